@@ -1,0 +1,326 @@
+"""Configurations: frozen dataclasses, read from YAML with inheritance and overrides, checked completely.
+
+A configuration is data. It imports no MindSpore, so reading, checking and printing one is instant. Every key has one
+default, here; a YAML file states what differs. Keys are the keyword names of the classes they configure: ``model``
+those of `ddpm_ms.Unet`, ``diffusion`` those of `ddpm_ms.GaussianDiffusion`, ``training`` those of `ddpm_ms.Trainer`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Literal, Optional, Tuple, Union
+
+import yaml
+
+from ddpm_ms.errors import InputError, check_choice, check_range, did_you_mean
+
+Device = Literal["auto", "Ascend", "GPU", "CPU"]
+ImageSize = Union[int, Tuple[int, int]]
+
+
+def _within(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field whose value (or every element of it) must lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how to run."""
+
+    device: Device = "auto"  # auto tries Ascend, GPU, CPU in this order
+    mode: Literal["graph", "pynative"] = "graph"  # pynative: operator by operator, slow, for debugging
+    compile_cache: bool = False  # keep compiled graphs in the user's cache directory for the next start
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network; see `ddpm_ms.models.Unet` for what each keyword does."""
+
+    name: Literal["unet"] = "unet"
+    dim: int = _within(64, 8)
+    init_dim: Optional[int] = _within(None, 1)
+    out_dim: Optional[int] = _within(None, 1)
+    dim_mults: Tuple[int, ...] = _within((1, 2, 4, 8), 1)
+    self_condition: bool = False
+    learned_variance: bool = False
+    learned_sinusoidal_cond: bool = False
+    random_fourier_features: bool = False
+    learned_sinusoidal_dim: int = _within(16, 2)
+    sinusoidal_pos_emb_theta: float = _within(10000.0, 1.0)
+    dropout: float = _within(0.0, 0.0, 0.99)
+    attn_dim_head: Union[int, Tuple[int, ...]] = _within(32, 1)
+    attn_heads: Union[int, Tuple[int, ...]] = _within(4, 1)
+    full_attn: Optional[Union[bool, Tuple[bool, ...]]] = None
+    block: Literal["rms", "group"] = "rms"
+    num_classes: Optional[int] = _within(None, 1)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The process; see `ddpm_ms.diffusion.GaussianDiffusion`."""
+
+    timesteps: int = _within(1000, 1)
+    objective: Literal["pred_noise", "pred_x0", "pred_v"] = "pred_v"
+    beta_schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    loss_type: Literal["l1", "l2", "huber"] = "l2"
+    p2_loss_weight_gamma: float = _within(0.0, 0.0)
+    p2_loss_weight_k: float = _within(1.0, 0.0)
+    variance: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    auto_normalize: bool = True
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images; see `ddpm_ms.data.create_dataset`."""
+
+    name: Literal["digits", "image_folder", "array"] = "image_folder"
+    root: Optional[str] = None  # folder of images, or the .npy / .npz file
+    image_size: ImageSize = _within(128, 1)  # pixels, or [height, width]
+    channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
+    horizontal_flip: bool = False
+    on_error: Literal["refuse", "skip"] = "refuse"  # what to do with a file that is no image
+    workers: int = _within(2, 1)  # threads that decode images
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation; see `ddpm_ms.training.Trainer`. Every count is in optimizer steps."""
+
+    train_batch_size: int = _within(16, 1)
+    gradient_accumulate_every: int = _within(1, 1)
+    train_num_steps: int = _within(100_000, 0)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    train_lr: float = _within(1e-4, 0.0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_warmup_steps: int = _within(0, 0)
+    weight_decay: float = _within(0.0, 0.0)
+    adam_betas: Tuple[float, float] = _within((0.9, 0.99), 0.0, 0.9999999)
+    max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
+    ema_decay: float = _within(0.995, 0.0, 1.0)
+    ema_update_every: int = _within(10, 1)
+    amp_level: Literal["O0", "O1", "O2", "O3"] = "O0"
+    max_skipped_steps: int = _within(50, 1)  # non-finite gradients this many times in a row stop the run
+    save_and_sample_every: int = _within(1000, 1)
+    keep_last: int = _within(3, 1)
+    num_samples: int = _within(25, 0)
+    log_every: int = _within(50, 1)
+    seed: int = _within(0, 0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How images are drawn while training and, unless told otherwise, by ``ddpm-ms sample``."""
+
+    sampler: Literal["ddpm", "ddim"] = "ddim"
+    steps: Optional[int] = _within(50, 1)  # None: every step of the process
+    eta: float = _within(0.0, 0.0, 1.0)
+    spacing: Literal["linspace", "leading", "trailing", "quadratic"] = "linspace"
+    seed: int = _within(0, 0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One recipe."""
+
+    runtime: RuntimeConfig = RuntimeConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+
+# Keys that a resumed run may change: they do not alter what the weights become.
+FREE_ON_RESUME = (
+    "runtime.", "sampling.", "data.root", "data.workers", "training.train_num_steps", "training.max_skipped_steps",
+    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
+)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a recipe.
+
+    Args:
+        path: YAML file; its ``base:`` key names a file (relative to itself) whose keys it overrides.
+        overrides: ``section.key=value`` strings; the value is YAML, so ``null``, ``[1, 2]`` and ``1e-4`` work.
+
+    Raises:
+        InputError: the file is missing or no mapping, a key is unknown, or a value has the wrong type or range.
+    """
+    tree = _read_tree(Path(path), seen=())
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    return config_from_dict(tree)
+
+
+def config_from_dict(tree: dict) -> Config:
+    """`Config` from nested dictionaries; the same errors as `load_config`."""
+    return _build(Config, tree, "")
+
+
+def to_yaml(config: Config) -> str:
+    """All keys of ``config``, defaults included, as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def to_dict(config: Config) -> dict:
+    """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
+    return _plain(dataclasses.asdict(config))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
+    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
+    rows = [f"{key}: {before[key]} -> {after[key]}" for key in before
+            if before[key] != after[key] and not key.startswith(FREE_ON_RESUME)]
+    # The cosine rate is a function of the length of the run, so there the length is not free.
+    steps = (old.training.train_num_steps, new.training.train_num_steps)
+    if new.training.lr_schedule == "cosine" and steps[0] != steps[1]:
+        rows.append(f"training.train_num_steps: {steps[0]} -> {steps[1]} (the cosine learning rate depends on it)")
+    return rows
+
+
+def nearest_valid_sizes(size: int, factor: int) -> str:
+    """``"24 or 32"``: the multiples of ``factor`` around ``size``."""
+    below, above = size // factor * factor, (size + factor - 1) // factor * factor
+    return f"{below} or {above}" if below else f"{above}"
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
+    """The file's mapping merged over its base's."""
+    if path.resolve() in seen:
+        raise InputError(f"config {path}: 'base' leads back to itself")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"config {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise InputError(f"config {path} holds a {type(tree).__name__}, allowed: a mapping of sections")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise InputError(f"config {path}: base is {base!r}, allowed: the name of a YAML file")
+    return _merge(_read_tree(path.parent / base, (*seen, path.resolve())), tree)
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """Put ``above`` over ``below``, mapping by mapping, in place."""
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value
+    return below
+
+
+def _parse_override(text: str) -> dict:
+    """``"a.b=1"`` to ``{"a": {"b": 1}}``."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"override {text!r}, allowed: section.key=value")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override {text!r}: the value is not valid YAML") from None
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _build(cls: type, tree: Any, prefix: str) -> Any:
+    """A dataclass from a mapping, every key and value checked."""
+    if not isinstance(tree, dict):
+        raise InputError(f"{prefix.rstrip('.') or 'config'} is {tree!r}, allowed: a mapping of keys")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = _type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if key not in fields:
+            raise InputError(f"unknown key '{prefix}{key}'{did_you_mean(key, fields) or ', allowed: ' + ', '.join(fields)}")
+        name, hint = f"{prefix}{key}", hints[key]
+        if dataclasses.is_dataclass(hint):
+            values[key] = _build(hint, value, f"{name}.")
+        else:
+            values[key] = _convert(name, value, hint)
+            _check_bounds(name, values[key], fields[key].metadata)
+    return cls(**values)
+
+
+@functools.lru_cache(maxsize=None)
+def _type_hints(cls: type) -> dict:
+    return typing.get_type_hints(cls)
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """``value`` as the type ``hint``, or `InputError`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in args and type(value) in {type(a) for a in args}:
+            return value
+        check_choice(name, value, [a for a in args if a != value] if value in args else args)
+    if origin is Union:
+        for option in args:
+            try:
+                return _convert(name, value, option)
+            except InputError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(value) == len(args)):
+            return tuple(_convert(name, item, args[0]) for item in value)
+    elif hint is float:
+        # YAML 1.1 reads 1e-4 as a string; a person means the number.
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif hint is type(None):
+        if value is None:
+            return None
+    elif type(value) is hint:
+        return value
+    raise InputError(f"{name} is {value!r}, allowed: {_describe(hint)}")
+
+
+def _describe(hint: Any) -> str:
+    """A type as a person says it."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Union:
+        return " or ".join(_describe(option) for option in args)
+    if origin is tuple:
+        inner = _describe(args[0])
+        return f"a list of {inner}s" if args[-1] is Ellipsis else f"a list of {len(args)} {inner}s"
+    names = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(hint, str(hint))
+
+
+def _check_bounds(name: str, value: Any, metadata: Any) -> None:
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, (int, float)) and not isinstance(item, bool):
+            check_range(name, item, metadata.get("low"), metadata.get("high"))
+    if value == () and "low" in metadata:
+        raise InputError(f"{name} is empty, allowed: at least one number")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

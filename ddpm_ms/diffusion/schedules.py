@@ -1,0 +1,95 @@
+"""Noise schedules, in numpy float64, and the coefficient tables that follow from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ddpm_ms.errors import InputError, check_choice, check_range
+
+MAX_BETA = 0.999  # the cosine and sigmoid schedules reach 1 at the end (arXiv:2102.09672, section 3.2)
+
+
+def linear_beta_schedule(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> np.ndarray:
+    """Betas in equal steps (DDPM, arXiv:2006.11239, section 4), scaled so that any ``timesteps`` end as noisy as 1000."""
+    scale = 1000 / timesteps
+    return np.linspace(scale * beta_start, scale * beta_end, timesteps)
+
+
+def cosine_beta_schedule(timesteps: int, s: float = 0.008) -> np.ndarray:
+    """alphas_cumprod = cos^2 of time (Improved DDPM, arXiv:2102.09672, equation 17)."""
+    time = np.arange(timesteps + 1) / timesteps
+    return _betas_from_alphas_cumprod(np.cos((time + s) / (1 + s) * math.pi / 2) ** 2)
+
+
+def sigmoid_beta_schedule(timesteps: int, start: float = -3, end: float = 3, tau: float = 1) -> np.ndarray:
+    """alphas_cumprod = a sigmoid of time (arXiv:2212.11972, figure 8); less noise early, for larger images."""
+    time = np.arange(timesteps + 1) / timesteps
+    low, high = _sigmoid(start / tau), _sigmoid(end / tau)
+    return _betas_from_alphas_cumprod((high - _sigmoid((time * (end - start) + start) / tau)) / (high - low))
+
+
+SCHEDULES = {"linear": linear_beta_schedule, "cosine": cosine_beta_schedule, "sigmoid": sigmoid_beta_schedule}
+
+
+class NoiseSchedule:
+    """Every coefficient of the forward process and its posterior, float64 arrays of shape (timesteps,).
+
+    Index 0 is the least noisy step. Names and formulas are those of DDPM (arXiv:2006.11239, equations 4 to 7).
+
+    Args:
+        betas: variances of the forward steps, each in (0, 1).
+
+    Raises:
+        InputError: a beta leaves (0, 1) or ``alphas_cumprod`` does not fall.
+    """
+
+    def __init__(self, betas: np.ndarray) -> None:
+        betas = np.asarray(betas, dtype=np.float64)
+        bad = np.flatnonzero(~((betas > 0) & (betas < 1)))
+        if betas.ndim != 1 or not betas.size:
+            raise InputError(f"betas have shape {betas.shape}, allowed: one dimension, at least one step")
+        if bad.size:
+            raise InputError(f"beta of step {bad[0]} is {betas[bad[0]]:.4g} with {betas.size} timesteps, "
+                             "allowed: between 0 and 1 (use more timesteps or another schedule)")
+        self.betas = betas
+        self.alphas = 1 - betas
+        self.alphas_cumprod = np.cumprod(self.alphas)
+        if not (np.diff(self.alphas_cumprod) < 0).all():
+            raise InputError("alphas_cumprod does not fall from step to step, allowed: strictly falling")
+        self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
+        self.snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
+        # q(x_t | x_0)
+        self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
+        self.sqrt_one_minus_alphas_cumprod = np.sqrt(1 - self.alphas_cumprod)
+        self.sqrt_recip_alphas_cumprod = np.sqrt(1 / self.alphas_cumprod)
+        self.sqrt_recipm1_alphas_cumprod = np.sqrt(1 / self.alphas_cumprod - 1)
+        # q(x_{t-1} | x_t, x_0)
+        one_minus = 1 - self.alphas_cumprod
+        self.posterior_variance = betas * (1 - self.alphas_cumprod_prev) / one_minus
+        self.posterior_log_variance_clipped = np.log(np.maximum(self.posterior_variance, 1e-20))
+        self.posterior_mean_coef1 = betas * np.sqrt(self.alphas_cumprod_prev) / one_minus
+        self.posterior_mean_coef2 = (1 - self.alphas_cumprod_prev) * np.sqrt(self.alphas) / one_minus
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def alpha_cumprod(self, step: int) -> float:
+        """alphas_cumprod at ``step``; step -1 is the clean image, 1.0."""
+        return 1.0 if step < 0 else float(self.alphas_cumprod[step])
+
+
+def create_schedule(name: str, timesteps: int) -> NoiseSchedule:
+    """The named schedule; raises `InputError` for an unknown name or a schedule that is none."""
+    check_choice("beta_schedule", name, SCHEDULES)
+    check_range("timesteps", timesteps, 1)
+    return NoiseSchedule(SCHEDULES[name](timesteps))
+
+
+def _betas_from_alphas_cumprod(alphas_cumprod: np.ndarray) -> np.ndarray:
+    return np.clip(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0, MAX_BETA)
+
+
+def _sigmoid(x: np.ndarray | float) -> np.ndarray | float:
+    return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))

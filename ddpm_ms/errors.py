@@ -1,0 +1,43 @@
+"""The one error class for mistakes a user can make, and the checks that raise it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+
+class InputError(ValueError):
+    """A value that the user gave is wrong.
+
+    Its text is one line that names the value and what is allowed. The command line prints that line and exits with
+    status 2; in Python it is an ordinary ``ValueError``.
+    """
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """``", did you mean 'x'?"`` for the nearest allowed name, or an empty string when none is near."""
+    near = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f", did you mean '{near[0]}'?" if near else ""
+
+
+def check_choice(what: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``, else raise `InputError` naming all of them."""
+    allowed = list(allowed)
+    if value not in allowed:
+        names = ", ".join(str(a) for a in allowed)
+        raise InputError(f"{what} is {value!r}, allowed: {names}{did_you_mean(value, allowed)}")
+    return value
+
+
+def check_range(what: str, value: float, low: float | None = None, high: float | None = None) -> float:
+    """Return ``value`` if ``low <= value <= high``, else raise `InputError` naming the bounds."""
+    # `not (a <= b)` instead of `a > b`: a NaN must be refused too.
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        if high is None:
+            allowed = f"at least {low}"
+        elif low is None:
+            allowed = f"at most {high}"
+        else:
+            allowed = f"{low} to {high}"
+        raise InputError(f"{what} is {value}, allowed: {allowed}")
+    return value

@@ -1,0 +1,207 @@
+"""The U-Net of denoising-diffusion-pytorch, as a `mindspore.nn.Cell`."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from ddpm_ms.config import nearest_valid_sizes
+from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.models.attention import Attention, LinearAttention
+from ddpm_ms.models.layers import Downsample, FourierPosEmb, ResnetBlock, SinusoidalPosEmb, Upsample, conv
+
+
+class _Stage(nn.Cell):
+    """One resolution: two residual blocks, attention, and the change of size (or a 3x3 convolution at the end)."""
+
+    def __init__(self, block1: nn.Cell, block2: nn.Cell, attn: nn.Cell, resize: nn.Cell) -> None:
+        super().__init__()
+        self.block1, self.block2, self.attn, self.resize = block1, block2, attn, resize
+
+
+class Unet(nn.Cell):
+    """Noise-conditioned U-Net with residual blocks, linear and full attention ("DDPM", arXiv:2006.11239, appendix B).
+
+    With ``block="rms"`` it computes the same function as ``denoising_diffusion_pytorch.Unet`` of the same keywords;
+    ``block="group"`` is that project's older form: GroupNorm, weight-standardised convolutions, strided-convolution
+    downsampling and attention without memory.
+
+    Args:
+        dim: width of the first level.
+        init_dim: channels after the first convolution. Default: ``dim``.
+        out_dim: output channels. Default: ``channels``, twice that with ``learned_variance``.
+        dim_mults: width of each level in multiples of ``dim``; every level but the last halves the size.
+        channels: image channels.
+        self_condition: take an estimate of x0 as a further input ("Analog Bits", arXiv:2208.04202).
+        learned_variance: twice the output channels, mean first.
+        learned_sinusoidal_cond: Fourier features of t with learned frequencies instead of the sinusoidal embedding.
+        random_fourier_features: Fourier features of t with fixed random frequencies.
+        learned_sinusoidal_dim: number of those features, even.
+        sinusoidal_pos_emb_theta: longest wavelength of the sinusoidal embedding in units of 2 pi.
+        dropout: rate inside the residual blocks while training.
+        attn_dim_head: width of an attention head, one for all levels or one per level.
+        attn_heads: number of heads, one for all levels or one per level.
+        full_attn: which levels have full attention, one for all levels or one per level. Default: the last only.
+        block: "rms" or "group", see above.
+        num_classes: condition on a class label; index ``num_classes`` stands for "no class".
+
+    Inputs:
+        - **x** (B, channels, H, W), float32; H and W multiples of `downsample_factor`.
+        - **time** (B,), int32 or float32: the noise level's index.
+        - **x_self_cond** (B, channels, H, W) or None (taken as zeros), only with ``self_condition``.
+        - **classes** (B,) int32 in [0, num_classes], only with ``num_classes``; None means "no class" for all.
+        - **dropout_key** (B,) float32 in [1, 2), one per image; without it (or outside training) nothing is dropped.
+
+    Outputs:
+        (B, out_dim, H, W).
+
+    Raises:
+        InputError: a keyword is out of range, or (from `check_image_size`) a size does not divide.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        init_dim: int | None = None,
+        out_dim: int | None = None,
+        dim_mults: Sequence[int] = (1, 2, 4, 8),
+        channels: int = 3,
+        self_condition: bool = False,
+        learned_variance: bool = False,
+        learned_sinusoidal_cond: bool = False,
+        random_fourier_features: bool = False,
+        learned_sinusoidal_dim: int = 16,
+        sinusoidal_pos_emb_theta: float = 10000.0,
+        dropout: float = 0.0,
+        attn_dim_head: int | Sequence[int] = 32,
+        attn_heads: int | Sequence[int] = 4,
+        full_attn: bool | Sequence[bool] | None = None,
+        block: str = "rms",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_range("dim", dim, 4)
+        check_range("channels", channels, 1)
+        check_range("dropout", dropout, 0.0, 0.99)
+        check_choice("block", block, ("rms", "group"))
+        if learned_sinusoidal_dim % 2:
+            raise InputError(f"learned_sinusoidal_dim is {learned_sinusoidal_dim}, allowed: even numbers")
+        levels = len(dim_mults)
+        full_attn = (False,) * (levels - 1) + (True,) if full_attn is None else full_attn
+        full_attn = _per_level("full_attn", full_attn, levels)
+        attn_heads = _per_level("attn_heads", attn_heads, levels)
+        attn_dim_head = _per_level("attn_dim_head", attn_dim_head, levels)
+
+        self.channels = channels
+        self.self_condition = self_condition
+        self.learned_variance = learned_variance
+        self.num_classes = num_classes
+        self.dropout = dropout
+        self.out_dim = out_dim or channels * (2 if learned_variance else 1)
+        self.downsample_factor = 2 ** (levels - 1)
+
+        init_dim = init_dim or dim
+        dims = [init_dim, *(dim * m for m in dim_mults)]
+        time_dim = dim * 4
+        layer = iter(range(1000))
+
+        def resnet(dim_in: int, dim_out: int) -> ResnetBlock:
+            return ResnetBlock(dim_in, dim_out, time_dim, block, dropout, next(layer))
+
+        def attention(width: int, level: int, full: bool) -> nn.Cell:
+            kind = Attention if full else LinearAttention
+            return kind(width, attn_heads[level], attn_dim_head[level], block)
+
+        self.init_conv = conv(channels * (2 if self_condition else 1), init_dim, 7)
+        self.time_mlp = _time_mlp(dim, time_dim, learned_sinusoidal_cond, random_fourier_features,
+                                  learned_sinusoidal_dim, sinusoidal_pos_emb_theta)
+        self.class_emb = nn.Embedding(num_classes + 1, time_dim) if num_classes else None
+
+        downs, ups = [], []
+        for level in range(levels):
+            low, high = dims[level], dims[level + 1]
+            resize = conv(low, high, 3) if level == levels - 1 else Downsample(low, high, block)
+            downs.append(_Stage(resnet(low, low), resnet(low, low), attention(low, level, full_attn[level]), resize))
+        self.mid_block1 = resnet(dims[-1], dims[-1])
+        self.mid_attn = attention(dims[-1], levels - 1, full=True)
+        self.mid_block2 = resnet(dims[-1], dims[-1])
+        for level in reversed(range(levels)):
+            low, high = dims[level], dims[level + 1]
+            resize = conv(high, low, 3) if level == 0 else Upsample(high, low)
+            ups.append(_Stage(resnet(high + low, high), resnet(high + low, high),
+                              attention(high, level, full_attn[level]), resize))
+        self.downs, self.ups = nn.CellList(downs), nn.CellList(ups)
+        self.final_res_block = resnet(init_dim * 2, init_dim)
+        self.final_conv = conv(init_dim, self.out_dim, 1)
+        self.concat, self.zeros_like, self.cast = ops.Concat(1), ops.ZerosLike(), ops.Cast()
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise `InputError` naming the nearest valid sizes unless both sides are multiples of `downsample_factor`."""
+        _check_image_size(height, width, self.downsample_factor)
+
+    def construct(self, x: Tensor, time: Tensor, x_self_cond: Tensor | None = None, classes: Tensor | None = None,
+                  dropout_key: Tensor | None = None) -> Tensor:
+        _check_image_size(x.shape[2], x.shape[3], self.downsample_factor)
+        if self.self_condition:
+            x = self.concat((self.zeros_like(x) if x_self_cond is None else x_self_cond, x))
+        t = self._condition(time, classes)
+        x = self.init_conv(x)
+        skips = (x,)
+        for stage in self.downs:
+            x = stage.block1(x, t, dropout_key)
+            skips = skips + (x,)
+            x = stage.block2(x, t, dropout_key)
+            x = stage.attn(x) + x
+            skips = skips + (x,)
+            x = stage.resize(x)
+
+        x = self.mid_block1(x, t, dropout_key)
+        x = self.mid_attn(x) + x
+        x = self.mid_block2(x, t, dropout_key)
+
+        for stage in self.ups:
+            x = stage.block1(self.concat((x, skips[-1])), t, dropout_key)
+            x = stage.block2(self.concat((x, skips[-2])), t, dropout_key)
+            skips = skips[:-2]
+            x = stage.attn(x) + x
+            x = stage.resize(x)
+
+        x = self.final_res_block(self.concat((x, skips[0])), t, dropout_key)
+        return self.final_conv(x)
+
+    def _condition(self, time: Tensor, classes: Tensor | None) -> Tensor:
+        """What every residual block is told: the embedding of the noise level plus that of the class."""
+        t = self.time_mlp(self.cast(time, ms.float32))
+        if self.class_emb is not None:
+            if classes is None:
+                classes = self.zeros_like(self.cast(time, ms.int32)) + self.num_classes
+            t = t + self.class_emb(classes)
+        return t
+
+
+@ops.constexpr
+def _check_image_size(height: int, width: int, factor: int) -> bool:
+    for side, size in (("height", height), ("width", width)):
+        if size % factor:
+            raise InputError(f"image {side} is {size}, allowed for this network: multiples of {factor} "
+                             f"(nearest: {nearest_valid_sizes(size, factor)})")
+    return True
+
+
+def _time_mlp(dim: int, time_dim: int, learned: bool, random: bool, fourier_dim: int, theta: float) -> nn.SequentialCell:
+    if learned or random:
+        embedding, width = FourierPosEmb(fourier_dim, learned=not random), fourier_dim + 1
+    else:
+        embedding, width = SinusoidalPosEmb(dim, theta), dim
+    return nn.SequentialCell(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False),
+                             nn.Dense(time_dim, time_dim))
+
+
+def _per_level(name: str, value: object, levels: int) -> tuple:
+    """One value per level from one value for all or a sequence of the right length."""
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * levels
+    if len(values) != levels:
+        raise InputError(f"{name} has {len(values)} entries, allowed: one, or {levels} (one per entry of dim_mults)")
+    return values

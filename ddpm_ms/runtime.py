@@ -1,0 +1,245 @@
+"""The one place for device, execution mode, ranks, environment variables and versions.
+
+Nobody else in the package reads an environment variable or calls ``set_device``, ``set_context``, ``init`` or
+``get_rank``. MindSpore is imported inside the functions, so that importing this module starts nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from ddpm_ms.config import RuntimeConfig
+from ddpm_ms.errors import InputError
+from ddpm_ms.version import __version__
+
+DEVICES = ("Ascend", "GPU", "CPU")
+MINDSPORE_VERSIONS = ((2, 7), (2, 10))  # oldest and newest that the tests were run on
+_WHAT_TO_INSTALL = {
+    "Ascend": "the CANN toolkit and kernels that match this MindSpore, then source its set_env.sh",
+    "GPU": "the NVIDIA driver, CUDA and cuDNN of the versions this MindSpore was built for",
+    "CPU": "a MindSpore wheel for this processor",
+}
+
+_mode = "graph"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What `setup` started."""
+
+    device: str
+    rank: int
+    world: int
+    reason: str  # why this device, in one line
+
+
+def guard_cpu_kernels() -> None:
+    """Keep oneDNN 3 off its AVX-512 code paths, where MindSpore's convolutions fall to a reference kernel.
+
+    MindSpore 2.10 hands oneDNN fixed plain layouts; with AVX-512 a 3x3 convolution then runs about 70 times slower than
+    with AVX2. Set before the first kernel, only where it helps, and never over the user's own setting.
+    """
+    if {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys():
+        return
+    with contextlib.suppress(OSError):
+        if "avx512f" in Path("/proc/cpuinfo").read_text() and _mindspore_ships_onednn3():
+            os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+
+
+def check_versions() -> None:
+    """Raise `InputError` when NumPy or MindSpore is missing or of a version that is known not to work."""
+    numpy, mindspore = _installed_version("numpy"), _installed_version("mindspore")
+    if numpy is None or not (1, 25) <= numpy < (2,):
+        raise InputError(f"NumPy is {_dotted(numpy)}, allowed: 1.25 up to but not 2.0 (MindSpore's binaries need "
+                         "NumPy 1): pip install 'numpy>=1.25,<2'")
+    low, high = MINDSPORE_VERSIONS
+    if mindspore is None or not low <= mindspore[:2] <= high:
+        raise InputError(f"MindSpore is {_dotted(mindspore)}, allowed: {_dotted(low)} to {_dotted(high)}: "
+                         f"pip install mindspore=={_dotted(high)}.0")
+
+
+def setup(config: RuntimeConfig) -> Runtime:
+    """Choose and start the device, set the execution mode, and join the other ranks if ``msrun`` started this process.
+
+    Raises:
+        InputError: a version is wrong, or the device that was asked for cannot start.
+    """
+    global _mode
+    check_versions()
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's warnings drown a progress bar; errors stay
+    import mindspore as ms
+
+    device, reason = _start_device(config.device)
+    _mode = config.mode
+    # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    rank, world = 0, 1
+    if int(os.environ.get("MS_WORKER_NUM", "1")) > 1:
+        from mindspore.communication import get_group_size, get_rank, init
+
+        init()
+        rank, world = get_rank(), get_group_size()
+    return Runtime(device, rank, world, reason)
+
+
+def compiled(method: Callable) -> Callable:
+    """``method`` as one graph, or unchanged in PyNative mode.
+
+    ``method`` must be bound to the Cell that owns every parameter it touches: MindSpore links parameters through
+    ``self``, and a graph from the compile cache whose parameters hang elsewhere computes NaN without a word.
+    """
+    if _mode == "pynative":
+        return method
+    import mindspore as ms
+
+    return ms.jit(method)
+
+
+class CompileCache:
+    """MindSpore's compile cache, made safe.
+
+    MindSpore numbers cached graphs by the order of compilation and checks neither shapes nor constants, so the graph of
+    another model, or of the same model after an edit, would be taken without a word. Here a directory's name is a hash
+    of everything a graph depends on; the caller compiles in a fixed order and then calls `seal`, which stops caching
+    and, by renaming, makes the directory visible: a directory that was not completed is never read.
+    """
+
+    def __init__(self, key: object) -> None:
+        import mindspore as ms
+
+        root = cache_dir() / "graphs"
+        root.mkdir(parents=True, exist_ok=True)
+        self.final = root / _graph_key(key)
+        self.path = self.final if self.final.is_dir() else Path(tempfile.mkdtemp(prefix="partial-", dir=root))
+        ms.set_context(enable_compile_cache=True, compile_cache_path=str(self.path))
+
+    def seal(self) -> None:
+        """All graphs are compiled: stop caching and publish what was written. Calling it again does nothing."""
+        import mindspore as ms
+
+        ms.set_context(enable_compile_cache=False)
+        if self.path != self.final:
+            try:
+                self.path.rename(self.final)
+            except OSError:  # another process published the same graphs first
+                shutil.rmtree(self.path, ignore_errors=True)
+            self.path = self.final
+
+
+def cache_dir() -> Path:
+    """Where this user's caches live (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm_ms"
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a progress bar makes sense."""
+    return sys.stderr.isatty()
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """Versions, device and source revision, as a run records them."""
+    packages = ("mindspore", "numpy", "pillow", "safetensors", "matplotlib", "scikit-learn")
+    return {
+        "ddpm_ms": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _dotted(_installed_version(name)) for name in packages},
+        "device": runtime.device,
+        "world_size": runtime.world,
+        "cpus": os.cpu_count(),
+        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+    }
+
+
+def _start_device(wanted: str) -> tuple[str, str]:
+    """Start ``wanted``, or for "auto" the first of `DEVICES` that starts: (device, why)."""
+    refusals = []
+    for device in DEVICES if wanted == "auto" else (wanted,):
+        error = _try_device(device)
+        if error is None:
+            return device, "asked for" if wanted != "auto" else "; ".join(refusals) or "first choice"
+        refusals.append(f"{device} cannot start ({error})")
+    raise InputError(f"device is {wanted}, but {'; '.join(refusals)}. It needs {_WHAT_TO_INSTALL.get(wanted, '')}")
+
+
+def _try_device(device: str) -> str | None:
+    """None if ``device`` starts, else what is missing."""
+    import mindspore as ms
+
+    with tempfile.TemporaryFile("w+") as noise:
+        try:
+            with _stderr_into(noise):
+                ms.set_device(device)
+            return None
+        except (RuntimeError, ValueError) as error:
+            noise.seek(0)
+            text = f"{noise.read()} {error}"
+    missing = sorted(set(re.findall(r"\blib(?:cu|ascend|hccl|nvidia|nccl)[\w.-]*?\.so", text)))
+    return f"{', '.join(missing)} not found" if missing else "this MindSpore finds no such device or driver"
+
+
+@contextlib.contextmanager
+def _stderr_into(file: Any) -> Iterator[None]:
+    """Send file descriptor 2, which native code writes to, into ``file``."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _graph_key(key: object) -> str:
+    """A name that changes whenever a compiled graph could: source, versions, processor, and the caller's ``key``."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    versions = [_installed_version("mindspore"), platform.python_version(), platform.machine()]
+    rank = [os.environ.get("RANK_ID"), os.environ.get("MS_WORKER_NUM")]
+    digest.update(repr((versions, rank, os.environ.get("ONEDNN_MAX_CPU_ISA"), key)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _mindspore_ships_onednn3() -> bool:
+    spec = importlib.util.find_spec("mindspore")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    return any(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))
+
+
+def _installed_version(package: str) -> tuple[int, ...] | None:
+    try:
+        text = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def _dotted(version: tuple[int, ...] | None) -> str:
+    return "not installed" if version is None else ".".join(map(str, version))
+
+
+def _git_revision() -> str | None:
+    """Commit of the source tree this package runs from, with "-dirty" if edited; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
