@@ -40,7 +40,7 @@ class RuntimeConfig:
 class ModelConfig:
     """The network; see `ddpm_ms.models.Unet` for what each keyword does."""
 
-    name: Literal["unet"] = "unet"
+    name: Literal["unet", "custom"] = "unet"  # custom: a network of your own, from Python only
     dim: int = _within(64, 8)
     init_dim: Optional[int] = _within(None, 1)
     out_dim: Optional[int] = _within(None, 1)
@@ -81,7 +81,6 @@ class DataConfig:
     root: Optional[str] = None  # folder of images, or the .npy / .npz file
     image_size: ImageSize = _within(128, 1)  # pixels, or [height, width]
     channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
-    horizontal_flip: bool = False
     on_error: Literal["refuse", "skip"] = "refuse"  # what to do with a file that is no image
     workers: int = _within(2, 1)  # threads that decode images
 
@@ -98,6 +97,7 @@ class TrainingConfig:
     lr_schedule: Literal["constant", "cosine"] = "constant"
     lr_warmup_steps: int = _within(0, 0)
     weight_decay: float = _within(0.0, 0.0)
+    augment_horizontal_flip: bool = False  # mirror each image with probability 1/2
     adam_betas: Tuple[float, float] = _within((0.9, 0.99), 0.0, 0.9999999)
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
     ema_decay: float = _within(0.995, 0.0, 1.0)
@@ -244,7 +244,8 @@ def _build(cls: type, tree: Any, prefix: str) -> Any:
     values = {}
     for key, value in tree.items():
         if key not in fields:
-            raise InputError(f"unknown key '{prefix}{key}'{did_you_mean(key, fields) or ', allowed: ' + ', '.join(fields)}")
+            nearest = did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
+            raise InputError(f"unknown key '{prefix}{key}'{nearest}")
         name, hint = f"{prefix}{key}", hints[key]
         if dataclasses.is_dataclass(hint):
             values[key] = _build(hint, value, f"{name}.")
@@ -254,7 +255,7 @@ def _build(cls: type, tree: Any, prefix: str) -> Any:
     return cls(**values)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _type_hints(cls: type) -> dict:
     return typing.get_type_hints(cls)
 

@@ -95,6 +95,20 @@ def setup(config: RuntimeConfig) -> Runtime:
     return Runtime(device, rank, world, reason)
 
 
+def current() -> Runtime:
+    """One process on the device that MindSpore has or will choose: what a notebook gets without `setup`."""
+    import mindspore as ms
+
+    return Runtime(ms.get_context("device_target"), 0, 1, "MindSpore's current device")
+
+
+def seed_weights(seed: int) -> None:
+    """Make the initial weights of the networks built next a function of ``seed``."""
+    import mindspore as ms
+
+    ms.set_seed(seed % 2**32)
+
+
 def compiled(method: Callable) -> Callable:
     """``method`` as one graph, or unchanged in PyNative mode.
 
@@ -144,7 +158,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm_ms"
 
 
-def stdout_is_terminal() -> bool:
+def stderr_is_terminal() -> bool:
     """Whether a progress bar makes sense."""
     return sys.stderr.isatty()
 

@@ -160,7 +160,7 @@ class StreamDataset:
                 image = np.asarray(item[0] if isinstance(item, (tuple, list)) else item)
                 for one in image if image.ndim == 4 else [image]:
                     if one.ndim != 3:
-                        raise InputError(f"the data yields arrays of shape {image.shape}, allowed: (C, H, W) or (B, C, H, W)")
+                        raise InputError(f"the data yields arrays of shape {image.shape}, allowed: (C, H, W), (B, C, H, W)")
                     empty = False
                     yield one.astype(np.float32) / (255 if one.dtype == np.uint8 else 1)
             if empty:
@@ -173,7 +173,7 @@ class StreamDataset:
 
 
 def load_digits() -> ArrayDataset:
-    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of handwritten digits")."""
+    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits")."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()

@@ -78,7 +78,9 @@ class GaussianDiffusion(nn.Cell):
         variance: str = "fixed_small",
         auto_normalize: bool = True,
     ) -> None:
+        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__", "model")}
         super().__init__()
+        self.hparams = hparams
         self.objective = check_choice("objective", objective, OBJECTIVES)
         self.loss_type = check_choice("loss_type", loss_type, LOSSES)
         self.variance = check_choice("variance", variance, VARIANCES)
@@ -91,7 +93,7 @@ class GaussianDiffusion(nn.Cell):
         self.self_condition = getattr(model, "self_condition", False)
         self.auto_normalize = auto_normalize
         if getattr(model, "out_dim", self.channels) != self.channels:
-            raise InputError(f"the network has {model.out_dim} output channels, allowed: {self.channels}, its input channels")
+            raise InputError(f"the network has {model.out_dim} output channels, allowed: its {self.channels} input channels")
 
         self.schedule = create_schedule(beta_schedule, timesteps)
         self.num_timesteps = timesteps

@@ -20,19 +20,77 @@ def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = T
     return nn.Conv2d(dim_in, dim_out, kernel, stride, pad_mode="pad", padding=pad, has_bias=bias)
 
 
-class RMSNorm(nn.Cell):
-    """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1). Input (B, dim, H, W)."""
+class ChannelAffine(nn.Cell):
+    """x * gain + shift with one number per image and channel.
+
+    Written over rows (B * C, H * W): the gradients of gain and shift are then sums along rows of a matrix, which CPUs do
+    several times faster than sums over axes of a 4-D array. Shapes: x (B, C, H, W), gain and shift (B, C).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reshape = ops.Reshape()
+
+    def construct(self, x: Tensor, gain: Tensor, shift: Tensor | None = None) -> Tensor:
+        batch, channels, height, width = x.shape
+        rows = self.reshape(x, (batch * channels, height * width)) * self.reshape(gain, (batch * channels, 1))
+        if shift is not None:
+            rows = rows + self.reshape(shift, (batch * channels, 1))
+        return self.reshape(rows, (batch, channels, height, width))
+
+
+class _UnitChannels(nn.Cell):
+    """x / |x|_2 over the channels, times gain, plus shift, with its gradient written out.
+
+    Automatic differentiation would sum over axes of 4-D arrays, which is slow on CPUs. Here sums over channels are a
+    1x1 convolution with ones and sums over pixels are sums along rows of a matrix. Shapes as in `ChannelAffine`; float32.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.scale = dim**0.5
-        self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
-        self.sum = ops.ReduceSum(keep_dims=True)
-        self.sqrt, self.square, self.maximum = ops.Sqrt(), ops.Square(), ops.Maximum()
+        self.ones = Tensor(np.ones((1, dim, 1, 1)), ms.float32)
+        self.sum_channels, self.sum_rows = ops.Conv2D(1, 1), ops.ReduceSum()
+        self.rsqrt, self.square, self.maximum, self.reshape = ops.Rsqrt(), ops.Square(), ops.Maximum(), ops.Reshape()
 
-    def construct(self, x: Tensor) -> Tensor:
-        norm = self.maximum(self.sqrt(self.sum(self.square(x), 1)), 1e-12)
-        return x / norm * (self.g * self.scale)
+    def construct(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        rows, column = (batch * channels, height * width), (batch * channels, 1)
+        unit = x * self.rsqrt(self.maximum(self.sum_channels(self.square(x), self.ones), 1e-24))
+        out = self.reshape(unit, rows) * self.reshape(gain, column) + self.reshape(shift, column)
+        return self.reshape(out, x.shape)
+
+    def bprop(self, x: Tensor, gain: Tensor, shift: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, channels, height, width = x.shape
+        rows, column = (batch * channels, height * width), (batch * channels, 1)
+        inverse = self.rsqrt(self.maximum(self.sum_channels(self.square(x), self.ones), 1e-24))
+        unit = x * inverse
+        scaled = self.reshape(self.reshape(dout, rows) * self.reshape(gain, column), x.shape)
+        along = self.sum_channels(unit * scaled, self.ones)
+        dx = (scaled - unit * along) * inverse
+        dgain = self.sum_rows(self.reshape(dout * unit, rows), 1)
+        dshift = self.sum_rows(self.reshape(dout, rows), 1)
+        return dx, self.reshape(dgain, (batch, channels)), self.reshape(dshift, (batch, channels))
+
+
+class RMSNorm(nn.Cell):
+    """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1); then optionally scale and shift.
+
+    Inputs: x (B, dim, H, W); scale and shift (B, dim), applied as x * (scale + 1) + shift.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim, self.gain = dim, dim**0.5
+        self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
+        self.unit = _UnitChannels(dim)
+        self.reshape, self.tile, self.cast, self.zeros_like = ops.Reshape(), ops.Tile(), ops.Cast(), ops.ZerosLike()
+
+    def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        gain = self.tile(self.reshape(self.g * self.gain, (1, self.dim)), (x.shape[0], 1))
+        if scale is not None:
+            gain = gain * (self.cast(scale, ms.float32) + 1.0)
+        shift = self.zeros_like(gain) if shift is None else self.cast(shift, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), gain, shift), x.dtype)
 
 
 class ChannelLayerNorm(nn.Cell):
@@ -48,6 +106,19 @@ class ChannelLayerNorm(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         centred = x - self.mean(x, 1)
         return centred * self.rsqrt(self.mean(self.square(centred), 1) + self.eps) * self.g
+
+
+class GroupNorm(nn.Cell):
+    """Normalise over groups of channels (arXiv:1803.08494), 8 of them where they divide; then as `RMSNorm` does."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(8, dim), dim)
+        self.affine = ChannelAffine()
+
+    def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        x = self.norm(x)
+        return x if scale is None else self.affine(x, scale + 1.0, shift)
 
 
 class WeightStandardizedConv(nn.Cell):
@@ -69,6 +140,13 @@ class WeightStandardizedConv(nn.Cell):
         return self.bias_add(self.conv2d(x, weight), self.bias)
 
 
+@ops.constexpr
+def _place_constants(height: int, width: int) -> Tensor:
+    """A fixed number in [1, 2) for every pixel, (1, 1, H, W)."""
+    constants = np.random.Generator(np.random.Philox(key=[height, width]))
+    return Tensor(constants.uniform(1, 2, (1, 1, height, width)), ms.float32)
+
+
 class Dropout(nn.Cell):
     """Dropout whose mask is a pure function of a key per image, so that a resumed run drops the same units.
 
@@ -88,8 +166,7 @@ class Dropout(nn.Cell):
     def construct(self, x: Tensor, key: Tensor) -> Tensor:
         """``key``: float32 (B,) in [1, 2)."""
         height, width = x.shape[2:]
-        golden = 0.6180339887498949
-        place = Tensor((1 + np.arange(1, height * width + 1) * golden % 1).reshape(1, 1, height, width), ms.float32)
+        place = _place_constants(height, width)
         mixed = self.reshape(key, (-1, 1, 1, 1)) * self.channel * 997.0
         products = (1.0 + mixed - self.floor(mixed)) * place * 4096.0
         uniform = products - self.floor(products)
@@ -103,16 +180,13 @@ class Block(nn.Cell):
     def __init__(self, dim: int, dim_out: int, kind: str, dropout: float = 0.0, layer: int = 0) -> None:
         super().__init__()
         self.proj = conv(dim, dim_out, 3) if kind == "rms" else WeightStandardizedConv(dim, dim_out)
-        self.norm = RMSNorm(dim_out) if kind == "rms" else nn.GroupNorm(math.gcd(8, dim_out), dim_out)
+        self.norm = RMSNorm(dim_out) if kind == "rms" else GroupNorm(dim_out)
         self.act = nn.SiLU()
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
                   dropout_key: Tensor | None = None) -> Tensor:
-        x = self.norm(self.proj(x))
-        if scale is not None:
-            x = x * (scale + 1.0) + shift
-        x = self.act(x)
+        x = self.act(self.norm(self.proj(x), scale, shift))
         if self.dropout is not None and self.training and dropout_key is not None:
             x = self.dropout(x, dropout_key)
         return x
@@ -123,17 +197,15 @@ class ResnetBlock(nn.Cell):
 
     def __init__(self, dim: int, dim_out: int, time_dim: int, kind: str, dropout: float, layer: int) -> None:
         super().__init__()
-        self.dim_out = dim_out
         self.time_act = nn.SiLU()
         self.time_proj = nn.Dense(time_dim, dim_out * 2)
         self.block1 = Block(dim, dim_out, kind, dropout, layer)
         self.block2 = Block(dim_out, dim_out, kind)
         self.res_conv = conv(dim, dim_out, 1) if dim != dim_out else nn.Identity()
-        self.reshape, self.split = ops.Reshape(), ops.Split(1, 2)
+        self.split = ops.Split(1, 2)
 
     def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
-        scale_shift = self.reshape(self.time_proj(self.time_act(time_emb)), (-1, 2 * self.dim_out, 1, 1))
-        scale, shift = self.split(scale_shift)
+        scale, shift = self.split(self.time_proj(self.time_act(time_emb)))
         h = self.block1(x, scale, shift, dropout_key)
         return self.block2(h) + self.res_conv(x)
 

@@ -81,7 +81,9 @@ class Unet(nn.Cell):
         block: str = "rms",
         num_classes: int | None = None,
     ) -> None:
+        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self.hparams = hparams
         check_range("dim", dim, 4)
         check_range("channels", channels, 1)
         check_range("dropout", dropout, 0.0, 0.99)

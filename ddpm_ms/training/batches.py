@@ -1,0 +1,74 @@
+"""What a micro-batch consists of, as a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ddpm_ms import rng
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Inputs of one gradient, on the host."""
+
+    positions: range  # in the stream of the data set
+    images: np.ndarray  # float32 (B, C, H, W) in [0, 1]
+    t: np.ndarray  # int32 (B,)
+    noise: np.ndarray  # float32 (B, C, H, W)
+    dropout_key: np.ndarray | None  # float32 (B,) in [1, 2)
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Draws micro-batches. Sample i of step n is the same whatever the accumulation and the number of ranks.
+
+    Args:
+        dataset: see `ddpm_ms.data`.
+        timesteps: T.
+        batch_size: images per rank and micro-batch.
+        accumulate_every: micro-batches per optimizer step.
+        seed: of the run.
+        rank, world: this process among how many.
+        horizontal_flip: mirror each image with probability 1/2.
+        dropout: whether the network wants dropout keys.
+    """
+
+    dataset: Any
+    timesteps: int
+    batch_size: int
+    accumulate_every: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    horizontal_flip: bool = False
+    dropout: bool = False
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of one optimizer step over all ranks."""
+        return self.batch_size * self.accumulate_every * self.world
+
+    def step(self, step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of optimizer step ``step`` (from 0)."""
+        times = rng.generator(self.seed, "timestep", step).integers(0, self.timesteps, self.images_per_step)
+        return [self._micro_batch(step, micro, times) for micro in range(self.accumulate_every)]
+
+    def self_condition(self, step: int) -> bool:
+        """The coin of step ``step``: one for all its images on all ranks, because it chooses the graph."""
+        return bool(rng.generator(self.seed, "self_condition", step).random() < 0.5)
+
+    def _micro_batch(self, step: int, micro: int, times: np.ndarray) -> MicroBatch:
+        start = (micro * self.world + self.rank) * self.batch_size
+        samples = range(start, start + self.batch_size)
+        positions = range(step * self.images_per_step + samples[0], step * self.images_per_step + samples[-1] + 1)
+        images = self.dataset.take(positions, self.seed)
+        if self.horizontal_flip:
+            flip = rng.generator(self.seed, "flip", step).random(self.images_per_step)[list(samples)] < 0.5
+            images[flip] = images[flip, :, :, ::-1]
+        keys = rng.generator(self.seed, "dropout", step).uniform(1, 2, self.images_per_step)[list(samples)]
+        return MicroBatch(positions, images, times[list(samples)].astype(np.int32),
+                          rng.normal(self.seed, "noise", step, samples, self.dataset.shape),
+                          keys.astype(np.float32) if self.dropout else None)

@@ -1,0 +1,188 @@
+"""Checkpoints: directories that are complete or not there, checked when read, and never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import mindspore as ms
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ddpm_ms.config import Config, config_from_dict
+from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
+from ddpm_ms.errors import InputError
+from ddpm_ms.models import create_model
+
+FORMAT = 1
+WEIGHTS, EMA_WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
+_NAME = re.compile(r"step_(\d{8})$")
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint that passed its checks: ``state`` is state.json's content, arrays are read on demand."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.state["step"]
+
+    @property
+    def config(self) -> Config:
+        return config_from_dict(self.state["config"])
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """All arrays of one of its safetensors files."""
+        return load_file(self.path / name)
+
+
+def save(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], state: dict[str, Any]) -> Path:
+    """Write ``folder/step_00001000``: under a temporary name, synced to disk, then renamed.
+
+    Args:
+        folder: the run's ``checkpoints`` directory.
+        step: optimizer steps done.
+        arrays: file name to named arrays.
+        state: what goes into state.json beside the step, the format and the checksums.
+    """
+    final = folder / f"step_{step:08d}"
+    partial = folder / f".partial_{final.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tensors in arrays.items():
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, partial / name)
+    checksums = {name: _sha256(partial / name) for name in arrays}
+    text = json.dumps({"format": FORMAT, "step": step, **state, "sha256": checksums}, indent=1)
+    (partial / STATE).write_text(text, encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one that training has passed again
+    partial.rename(final)
+    _sync(folder)
+    return final
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Check and open one checkpoint directory.
+
+    Raises:
+        InputError: there is none, or (`DamagedCheckpoint`) a file is missing, cut off or altered.
+    """
+    path = Path(path)
+    if not (path / STATE).is_file():
+        raise (DamagedCheckpoint if path.is_dir() else InputError)(
+            f"checkpoint {path} has no {STATE}, allowed: a run directory or one of its checkpoints")
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        checksums, found, _ = state["sha256"], state["format"], state["config"]
+    except (ValueError, KeyError, TypeError):
+        raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged") from None
+    if found != FORMAT:
+        raise InputError(f"checkpoint {path} has format {found}, allowed: {FORMAT}")
+    for name, expected in checksums.items():
+        if not (path / name).is_file():
+            raise DamagedCheckpoint(f"checkpoint {path}: {name} is missing")
+        if _sha256(path / name) != expected:
+            raise DamagedCheckpoint(f"checkpoint {path}: {name} is damaged (its checksum is wrong)")
+    return Checkpoint(path, state)
+
+
+def in_run(run_dir: str | Path) -> list[Path]:
+    """The run's checkpoints, newest first."""
+    found = [p for p in Path(run_dir, "checkpoints").glob("step_*") if _NAME.match(p.name)]
+    return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
+    """From the newest on: damaged ones as the error that says so, up to and including the first good one."""
+    for path in in_run(run_dir):
+        try:
+            yield read(path)
+            return
+        except DamagedCheckpoint as error:
+            yield error
+
+
+def remove_old(run_dir: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and what an interrupted save left."""
+    for path in (*in_run(run_dir)[keep:], *run_dir.glob("checkpoints/.partial_*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:
+    """Set every parameter from the array of its name; raises `InputError` unless names and shapes agree exactly."""
+    unlike = sorted(parameters.keys() ^ arrays.keys())
+    unlike += [n for n in parameters if n in arrays and parameters[n].shape != arrays[n].shape]
+    if unlike:
+        raise InputError(f"{what} does not fit the network: {unlike[0]} and {len(unlike) - 1} more differ")
+    for name, parameter in parameters.items():
+        parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
+
+
+def load_diffusion(path: str | Path, ema: bool = True) -> tuple[GaussianDiffusion, Checkpoint]:
+    """The trained process, from a checkpoint alone.
+
+    Args:
+        path: a run directory (its newest good checkpoint) or one checkpoint directory.
+        ema: averaged weights, or those that the optimizer left.
+
+    Returns:
+        The diffusion, ready to sample, and the checkpoint with its config.
+
+    Raises:
+        InputError: no checkpoint there, or it is damaged.
+    """
+    checkpoint = _find(Path(path))
+    config = checkpoint.config
+    model = create_model(config.model, config.data.channels)
+    name = EMA_WEIGHTS if ema else WEIGHTS
+    try:
+        set_parameters(dict(model.parameters_and_names()), checkpoint.arrays(name), f"{checkpoint.path}/{name}")
+    except (OSError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"checkpoint {checkpoint.path}: {name} cannot be read: {error}") from None
+    diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
+    diffusion.set_train(False)
+    return diffusion, checkpoint
+
+
+def _find(path: Path) -> Checkpoint:
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} does not exist, allowed: a run directory or one of its checkpoints")
+    if not in_run(path):
+        return read(path)
+    errors = []
+    for found in latest(path):
+        if isinstance(found, Checkpoint):
+            return found
+        errors.append(str(found))
+    raise DamagedCheckpoint("; ".join(errors))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

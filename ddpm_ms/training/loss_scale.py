@@ -1,0 +1,29 @@
+"""Dynamic loss scaling for low precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class LossScale:
+    """What the loss is multiplied by, so that small float16 gradients do not vanish.
+
+    An overflow halves it; ``window`` steps in a row without one double it. In float32 it stays at 1.
+    """
+
+    value: float = 1.0
+    good_steps: int = 0
+    dynamic: bool = False
+    window: int = 2000
+
+    def adjust(self, finite: bool) -> None:
+        """Take note of one attempted step."""
+        if not self.dynamic:
+            return
+        if not finite:
+            self.value, self.good_steps = self.value / 2, 0
+        elif self.good_steps + 1 >= self.window:
+            self.value, self.good_steps = self.value * 2, 0
+        else:
+            self.good_steps += 1

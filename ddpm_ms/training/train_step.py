@@ -1,0 +1,113 @@
+"""One optimizer step, as two graphs: the gradient of a micro-batch, and the update."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.amp import all_finite
+
+from ddpm_ms import runtime
+from ddpm_ms.training.ema import EMA
+
+_zero = ops.MultitypeFuncGraph("zero")
+_square_sum = ops.MultitypeFuncGraph("square_sum")
+_scale = ops.MultitypeFuncGraph("scale")
+_accumulate = ops.MultitypeFuncGraph("accumulate")
+_store = ops.MultitypeFuncGraph("store")
+
+
+@_zero.register("Tensor")
+def _zero_one(accumulator: Tensor) -> Tensor:
+    return ops.Assign()(accumulator, ops.ZerosLike()(accumulator))
+
+
+@_square_sum.register("Tensor")
+def _square_sum_one(gradient: Tensor) -> Tensor:
+    return ops.ReduceSum()(ops.Square()(gradient))
+
+
+@_scale.register("Tensor", "Tensor")
+def _scale_one(factor: Tensor, value: Tensor) -> Tensor:
+    return value * factor
+
+
+@_accumulate.register("Tensor", "Tensor")
+def _accumulate_one(accumulator: Tensor, gradient: Tensor) -> Tensor:
+    return ops.AssignAdd()(accumulator, ops.Cast()(gradient, ms.float32))
+
+
+@_store.register("Tensor", "Tensor")
+def _store_one(accumulator: Tensor, gradient: Tensor) -> Tensor:
+    return ops.Assign()(accumulator, ops.Cast()(gradient, ms.float32))
+
+
+class TrainStep(nn.Cell):
+    """Forward, backward and accumulation of micro-batches; then reduce, unscale, check, clip, optimizer, EMA.
+
+    `gradient` adds the gradient of one micro-batch to a float32 accumulator. `update` is called once per optimizer step:
+    it averages over the ranks (the only communication), removes the loss scale, and unless something is not finite clips
+    by the global norm, steps the optimizer and moves the EMA. With a non-finite gradient it changes no weight.
+
+    Args:
+        diffusion: the loss, see `GaussianDiffusion.losses`.
+        optimizer: over the trainable parameters of ``diffusion.model``, in their order.
+        ema: the average of the same parameters.
+        accumulate_every: micro-batches per optimizer step.
+        max_grad_norm: clip to this global norm; 0 for none.
+        weight_decay: decoupled (AdamW, arXiv:1711.05101), per step and in units of the learning rate.
+        world: number of ranks.
+    """
+
+    def __init__(self, diffusion: nn.Cell, optimizer: nn.Optimizer, ema: EMA, accumulate_every: int = 1,
+                 max_grad_norm: float = 1.0, weight_decay: float = 0.0, world: int = 1) -> None:
+        super().__init__()
+        self.diffusion, self.optimizer, self.ema = diffusion, optimizer, ema
+        self.accumulate_every, self.max_grad_norm, self.weight_decay = accumulate_every, max_grad_norm, weight_decay
+        self.weights = ParameterTuple(diffusion.model.trainable_params())
+        self.accumulators = ParameterTuple(
+            Parameter(ops.zeros(p.shape, ms.float32), name=f"accumulator.{p.name}", requires_grad=False)
+            for p in self.weights)
+        self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, self.weights, has_aux=True)
+        self.reducer = nn.DistributedGradReducer(self.accumulators, mean=True, degree=world) if world > 1 else None
+        self.map, self.add_n, self.sqrt, self.minimum = ops.HyperMap(), ops.AddN(), ops.Sqrt(), ops.Minimum()
+        self.mean, self.assign = ops.ReduceMean(), ops.Assign()
+        self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
+
+    def reset(self) -> None:
+        """Forget what `gradient` accumulated."""
+        for accumulator in self.accumulators:
+            accumulator.set_data(ops.zeros(accumulator.shape, ms.float32))
+
+    def _scaled_loss(self, images, t, noise, self_cond, classes, dropout_key, loss_scale):
+        losses = self.diffusion.losses(images, t, noise, self_cond, classes, dropout_key)
+        return self.mean(losses) * loss_scale, losses
+
+    def _gradient(self, images, t, noise, self_cond, classes, dropout_key, loss_scale):
+        """Accumulate one micro-batch; returns its losses (B,). ``self_cond`` is a Python bool: one graph for each."""
+        (_, losses), gradients = self.value_and_grad(images, t, noise, self_cond, classes, dropout_key, loss_scale)
+        combine = _accumulate if self.accumulate_every > 1 else _store
+        done = self.map(combine, self.accumulators, gradients)
+        return ops.depend(losses, done)
+
+    def _update(self, learning_rate, ema_rate, loss_scale):
+        """Finish the step; float32 scalars in, (finite, gradient norm) out."""
+        gradients = self.accumulators
+        if self.reducer is not None:
+            gradients = self.reducer(gradients)
+        gradients = self.map(ops.partial(_scale, 1.0 / (loss_scale * self.accumulate_every)), gradients)
+        finite = all_finite(gradients)
+        norm = self.sqrt(self.add_n(self.map(_square_sum, gradients)))
+        if self.accumulate_every > 1:
+            finite = ops.depend(finite, self.map(_zero, ops.depend(self.accumulators, norm)))
+        if finite:
+            if self.max_grad_norm > 0:
+                factor = self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
+                gradients = self.map(ops.partial(_scale, factor), gradients)
+            self.assign(self.optimizer.learning_rate, learning_rate)
+            if self.weight_decay > 0:
+                shrunk = self.map(ops.partial(_scale, 1.0 - learning_rate * self.weight_decay), self.weights)
+                self.map(_store, self.weights, shrunk)
+            self.optimizer(gradients)
+            if ema_rate > 0:
+                self.ema(ema_rate)
+        return finite, norm

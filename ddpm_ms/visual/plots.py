@@ -1,0 +1,24 @@
+"""Curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Sequence
+
+from matplotlib.figure import Figure
+
+QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
+
+
+def save_loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Loss against optimizer steps, whole and by quarter of t, from the rows of metrics.jsonl."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="optimizer step", ylabel="loss", yscale="log")
+    steps = [row["step"] for row in rows]
+    for number, key in enumerate(QUARTERS, start=1):
+        axes.plot(steps, [row.get(key) or float("nan") for row in rows], linewidth=0.8, alpha=0.6,
+                  label=f"quarter {number} of t" + (" (least noise)" if number == 1 else ""))
+    axes.plot(steps, [row["loss"] for row in rows], color="black", label="mean")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,29 @@
+# Sourced by the other scripts: makes .venv with the package in it, once, and puts it first in PATH.
+# PYTHON=/path/to/python3.x chooses the interpreter; VENV=/path another place for the environment.
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python3.9; do
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 \
+            && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "No Python 3.9 to 3.12 with venv found; install one (Debian: apt-get install python3-venv) or set PYTHON=..." >&2
+    return 2
+}
+
+# install_package EXTRAS: EXTRAS is "" or "[dev]".
+install_package() {
+    local root="$1" extras="$2" venv="${VENV:-$1/.venv}" python stamp
+    stamp="$venv/.installed$extras-$(cat "$root/setup.py" "$root/pyproject.toml" | cksum | cut -d ' ' -f 1)"
+    if [ ! -f "$stamp" ]; then
+        python="$(find_python)"
+        echo "Installing into $venv (once)"
+        [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root$extras"
+        touch "$stamp"
+    fi
+    export PATH="$venv/bin:$PATH"
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Train a small diffusion model on real handwritten digits, on the CPU, and look at what it draws.
+set -euo pipefail
+
+usage() {
+    echo "usage: bash scripts/quickstart.sh [section.key=value ...]"
+    echo "Installs into .venv, trains configs/digits.yaml into runs/digits, samples and scores. Run it again to resume."
+    echo "Environment: RUN_DIR (default runs/digits), PYTHON, VENV."
+}
+case "${1:-}" in -h | --help) usage; exit 0 ;; esac
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/environment.sh
+source "$root/scripts/environment.sh"
+install_package "$root" ""
+cd "$root"
+
+run_dir="${RUN_DIR:-runs/digits}"
+ddpm-ms train --config configs/digits.yaml --run-dir "$run_dir" "$@"
+if [ ! -f "$run_dir/reverse.gif" ]; then
+    ddpm-ms sample --checkpoint "$run_dir" --device CPU --out "$run_dir/samples.png" --gif "$run_dir/reverse.gif"
+fi
+ddpm-ms evaluate --checkpoint "$run_dir" --device CPU
+
+cat <<EOF
+
+Samples          $run_dir/samples.png
+Reverse process  $run_dir/reverse.gif
+Loss curve       $run_dir/loss.png
+Metrics          $run_dir/metrics.jsonl
+Checkpoints      $run_dir/checkpoints/
+
+Sample again:    .venv/bin/ddpm-ms sample --checkpoint $run_dir --seed 1 --out more.png
+EOF

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Install what the tests need, then run ruff and pytest. Arguments go to pytest (-m slow runs the long tests).
+set -euo pipefail
+
+case "${1:-}" in -h | --help) echo "usage: bash scripts/run_tests.sh [pytest arguments]"; exit 0 ;; esac
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/environment.sh
+source "$root/scripts/environment.sh"
+install_package "$root" "[dev]"
+cd "$root"
+ruff check .
+python -m pytest "$@"

@@ -1,0 +1,32 @@
+"""Packaging of ddpm_ms; its version is stated in ddpm_ms/version.py alone."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ddpm_ms" / "version.py").read_text()).group(1)
+
+setup(
+    name="ddpm_ms",
+    version=VERSION,
+    description="Denoising diffusion probabilistic models on MindSpore, for Ascend, GPU and CPU",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["ddpm_ms", "ddpm_ms.*"]),
+    python_requires=">=3.9,<3.13",
+    install_requires=[
+        "mindspore>=2.7,<2.11",
+        "numpy>=1.25,<2",  # MindSpore's binaries are built against NumPy 1
+        "tqdm>=4.60",
+        "pillow>=9.1",
+        "pyyaml>=5.4",
+        "safetensors>=0.4",
+        "matplotlib>=3.7",
+        "scikit-learn>=1.2",  # carries the digits, and the classifier that judges samples of them
+    ],
+    extras_require={"dev": ["ruff>=0.6", "pytest>=7.4", "hypothesis>=6.80"]},
+    entry_points={"console_scripts": ["ddpm-ms=ddpm_ms.cli:main"]},
+)

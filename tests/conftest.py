@@ -1,0 +1,28 @@
+"""What all tests share: one CPU runtime, and a network small enough to compile in seconds."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("GLOG_v", "3")
+
+from ddpm_ms import runtime  # noqa: E402
+from ddpm_ms.config import RuntimeConfig  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu_runtime():
+    return runtime.setup(RuntimeConfig(device="CPU"))
+
+
+@pytest.fixture
+def tiny_unet():
+    """A function that makes a network of a few thousand parameters, the same one every time."""
+    from ddpm_ms import Unet
+
+    def make(**changes):
+        runtime.seed_weights(0)
+        keywords = dict(dim=8, dim_mults=(1, 2), channels=1, attn_heads=1, attn_dim_head=4)
+        return Unet(**{**keywords, **changes})
+
+    return make
