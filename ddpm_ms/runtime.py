@@ -7,9 +7,11 @@ Nobody else in the package reads an environment variable or calls ``set_device``
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -23,7 +25,10 @@ from typing import Any, Callable, Iterator
 
 from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.errors import InputError
+from ddpm_ms.ops.cpu import build
 from ddpm_ms.version import __version__
+
+log = logging.getLogger("ddpm_ms")
 
 DEVICES = ("Ascend", "GPU", "CPU")
 MINDSPORE_VERSIONS = ((2, 7), (2, 10))  # oldest and newest that the tests were run on
@@ -34,6 +39,7 @@ _WHAT_TO_INSTALL = {
 }
 
 _mode = "graph"
+_capped = False  # whether `guard_cpu_kernels` set the limit
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,36 @@ def guard_cpu_kernels() -> None:
     MindSpore 2.10 hands oneDNN fixed plain layouts; with AVX-512 a 3x3 convolution then runs about 70 times slower than
     with AVX2. Set before the first kernel, only where it helps, and never over the user's own setting.
     """
+    global _capped
     if {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys():
         return
     with contextlib.suppress(OSError):
         if "avx512f" in Path("/proc/cpuinfo").read_text() and _mindspore_ships_onednn3():
             os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+            _capped = True
+
+
+def native_convolution() -> str | None:
+    """The library of `ddpm_ms.ops.cpu` for this machine, built at first use; None on Ascend and GPU or without a compiler.
+
+    ``DDPM_MS_NATIVE=0`` turns it off.
+    """
+    import mindspore as ms
+
+    if ms.get_context("device_target") != "CPU" or os.environ.get("DDPM_MS_NATIVE") == "0":
+        return None
+    return _build_native()
+
+
+@functools.cache
+def _build_native() -> str | None:
+    spec = importlib.util.find_spec("mindspore")
+    libraries = sorted(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))
+    try:
+        return str(build.build(libraries[0] if libraries else None, cache_dir() / "native"))
+    except build.BuildError as error:
+        log.info("native CPU convolution not available (%s): using MindSpore's own, which is slower", error)
+        return None
 
 
 def check_versions() -> None:
@@ -84,6 +115,9 @@ def setup(config: RuntimeConfig) -> Runtime:
 
     device, reason = _start_device(config.device)
     _mode = config.mode
+    if device == "CPU" and _capped and native_convolution():
+        # oneDNN has not been used yet, and none of this package's convolutions needs the limit any more.
+        del os.environ["ONEDNN_MAX_CPU_ISA"]
     # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = 0, 1
@@ -227,7 +261,8 @@ def _graph_key(key: object) -> str:
         digest.update(path.read_bytes())
     versions = [_installed_version("mindspore"), platform.python_version(), platform.machine()]
     rank = [os.environ.get("RANK_ID"), os.environ.get("MS_WORKER_NUM")]
-    digest.update(repr((versions, rank, os.environ.get("ONEDNN_MAX_CPU_ISA"), key)).encode())
+    settings = [os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DDPM_MS_NATIVE")]
+    digest.update(repr((versions, rank, settings, native_convolution(), key)).encode())
     return digest.hexdigest()[:32]
 
 

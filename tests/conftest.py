@@ -6,8 +6,8 @@ import pytest
 
 os.environ.setdefault("GLOG_v", "3")
 
-from ddpm_ms import runtime  # noqa: E402
-from ddpm_ms.config import RuntimeConfig  # noqa: E402
+from ddpm_ms import runtime
+from ddpm_ms.config import RuntimeConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -229,7 +229,7 @@ class GaussianDiffusion(nn.Cell):
         sampler = sampler or ("ddpm" if len(visited) == self.num_timesteps else "ddim")
         check_choice("sampler", sampler, SAMPLERS)
         eta = check_range("eta", self.ddim_sampling_eta if eta is None else eta, 0, 1)
-        seed = secrets.randbits(63) if seed is None else seed
+        seed = secrets.randbits(63) if seed is None else check_range("seed", seed, 0, 2**63 - 1)
 
         images = range(first_index, first_index + batch_size)
         shape = (self.channels, *self.image_size)

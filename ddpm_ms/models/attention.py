@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from ddpm_ms.models.layers import ChannelLayerNorm, RMSNorm, conv
+from ddpm_ms.ops.convolution import Convolution
 
 
 class _HeadsCell(nn.Cell):
@@ -25,7 +26,7 @@ class _HeadsCell(nn.Cell):
         self.to_qkv = conv(dim, 3 * self.hidden, 1, bias=False)
         # Learned keys and values that every image attends to; the older variant has none.
         self.mem_kv = Parameter(initializer(Normal(1.0), memory_shape), name="mem_kv") if kind == "rms" else None
-        self.project = ops.Conv2D(self.hidden, 1)
+        self.project = Convolution(self.hidden, 1)
         self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
         self.softmax, self.cast = ops.Softmax(-1), ops.Cast()
 

@@ -13,11 +13,13 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
+from ddpm_ms.ops.convolution import Conv2d, Convolution
 
-def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = True, pad: int | None = None) -> nn.Conv2d:
+
+def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = True, pad: int | None = None) -> Conv2d:
     """Convolution that keeps the size at stride 1 (PyTorch's ``padding=kernel // 2``), kaiming-uniform like PyTorch's."""
     pad = kernel // 2 if pad is None else pad
-    return nn.Conv2d(dim_in, dim_out, kernel, stride, pad_mode="pad", padding=pad, has_bias=bias)
+    return Conv2d(dim_in, dim_out, kernel, stride, pad, has_bias=bias)
 
 
 class ChannelAffine(nn.Cell):
@@ -131,13 +133,12 @@ class WeightStandardizedConv(nn.Cell):
         self.eps = eps
         self.mean = ops.ReduceMean(keep_dims=True)
         self.rsqrt, self.square = ops.Rsqrt(), ops.Square()
-        self.conv2d = ops.Conv2D(dim_out, 3, pad_mode="pad", pad=1)
-        self.bias_add = ops.BiasAdd()
+        self.compute = Convolution(dim_out, 3, padding=1)
 
     def construct(self, x: Tensor) -> Tensor:
         centred = self.weight - self.mean(self.weight, (1, 2, 3))
         weight = centred * self.rsqrt(self.mean(self.square(centred), (1, 2, 3)) + self.eps)
-        return self.bias_add(self.conv2d(x, weight), self.bias)
+        return self.compute(x, weight, self.bias)
 
 
 @ops.constexpr

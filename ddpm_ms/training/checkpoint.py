@@ -64,7 +64,7 @@ def save(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], stat
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, tensors in arrays.items():
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, partial / name)
+        save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, partial / name)
     checksums = {name: _sha256(partial / name) for name in arrays}
     text = json.dumps({"format": FORMAT, "step": step, **state, "sha256": checksums}, indent=1)
     (partial / STATE).write_text(text, encoding="utf-8")

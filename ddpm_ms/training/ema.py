@@ -30,7 +30,7 @@ class EMA(nn.Cell):
         self.names = [name for name, p in model.parameters_and_names() if p.requires_grad]
         self.weights = ParameterTuple(model.trainable_params())
         self.shadow = ParameterTuple(
-            Parameter(Tensor(p.asnumpy()), name=f"ema.{p.name}", requires_grad=False) for p in self.weights)
+            Parameter(Tensor(p.asnumpy().copy()), name=f"ema.{p.name}", requires_grad=False) for p in self.weights)
         self.map = ops.HyperMap()
 
     def decay_at(self, step: int) -> float:

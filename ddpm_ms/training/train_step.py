@@ -95,8 +95,9 @@ class TrainStep(nn.Cell):
         if self.reducer is not None:
             gradients = self.reducer(gradients)
         gradients = self.map(ops.partial(_scale, 1.0 / (loss_scale * self.accumulate_every)), gradients)
-        finite = all_finite(gradients)
         norm = self.sqrt(self.add_n(self.map(_square_sum, gradients)))
+        # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
+        finite = all_finite((norm,))
         if self.accumulate_every > 1:
             finite = ops.depend(finite, self.map(_zero, ops.depend(self.accumulators, norm)))
         if finite:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -146,16 +147,21 @@ class Trainer:
     def train(self) -> Path:
         """Train to ``train_num_steps``, from the newest good checkpoint if there is one. Returns the run directory."""
         self._open_run()
-        self.resume()
-        total = self.config.training.train_num_steps
-        if self.step >= total:
+        with _log_to(self.run_dir / "log.txt", self.runtime.rank == 0):
+            self.resume()
+            total = self.config.training.train_num_steps
+            if self.step < total:
+                self._loop(total)
             log.info("%s is finished: %d of %d steps", self.run_dir, self.step, total)
-            return self.run_dir
+        return self.run_dir
+
+    def _loop(self, total: int) -> None:
+        """Every step from here to ``total``."""
         self.diffusion.set_train(True)
         steps = range(self.step, total)
         # A bar where somebody looks, lines where a file does.
         bar = tqdm(total=total, initial=self.step, unit="step", disable=not rt.stderr_is_terminal())
-        with bar, logging_redirect_tqdm([log]):
+        with bar, logging_redirect_tqdm():
             for batches in prefetch(self.batches.step, steps):
                 self._one_step(batches)
                 bar.update()
@@ -166,7 +172,6 @@ class Trainer:
                     self.save()
                     self.sample()
                     self.metrics.resume(paused)
-        return self.run_dir
 
     def resume(self) -> None:
         """Load the newest good checkpoint of the run directory, if any; damaged ones are reported and passed over."""
@@ -355,6 +360,22 @@ def _data_config(source: Any, diffusion: GaussianDiffusion) -> DataConfig:
 
 def _arrays(parameters: dict[str, ms.Parameter]) -> dict[str, np.ndarray]:
     return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+@contextlib.contextmanager
+def _log_to(path: Path, active: bool) -> Iterator[None]:
+    """Within the block the package's log lines are appended to ``path`` as well."""
+    if not active:
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def _scalar(value: float) -> Tensor:

@@ -1,0 +1,93 @@
+"""2-D convolution: MindSpore's on Ascend and GPU, the native one on CPUs where it could be built."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ddpm_ms import runtime
+
+
+class Convolution(nn.Cell):
+    """y = x * weight + bias, as a function of all three.
+
+    Args:
+        out_channels, kernel_size, stride, padding: as for ``nn.Conv2d``, square, padded alike on all sides.
+
+    Inputs:
+        x (B, C, H, W), weight (out_channels, C, k, k), bias (out_channels,) or None.
+    """
+
+    def __init__(self, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__()
+        library = runtime.native_convolution()
+        self.native = _NativePlain(library, stride, padding) if library else None
+        self.native_with_bias = _NativeWithBias(library, stride, padding) if library else None
+        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32 and weight.dtype == ms.float32:
+            if bias is None:
+                return self.native(x, weight)
+            return self.native_with_bias(x, weight, bias)
+        y = self.conv2d(x, weight)
+        return y if bias is None else self.bias_add(y, bias)
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` (same parameters, same initial values) that computes through `Convolution`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, has_bias: bool) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=padding, has_bias=has_bias)
+        self.compute = Convolution(out_channels, kernel_size, stride, padding)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.has_bias:
+            return self.compute(x, self.weight, self.bias)
+        return self.compute(x, self.weight)
+
+
+class _Native(nn.Cell):
+    """What the two native forms share: the operators of convolution.cpp; float32."""
+
+    def __init__(self, library: str, stride: int, padding: int) -> None:
+        super().__init__()
+        self.config = Tensor(np.array([stride, padding], np.int32))
+
+        def out_shape(x, weight, *others):
+            height, width = ((x[i] + 2 * padding - weight[i]) // stride + 1 for i in (2, 3))
+            return (x[0], weight[0], height, width)
+
+        self.forward = ops.Custom(f"{library}:conv2d_forward", out_shape, _first, func_type="aot")
+        self.backward_data = ops.Custom(f"{library}:conv2d_backward_data", _first, _first, func_type="aot")
+        shapes, types = self.weight_gradients()
+        self.backward_weights = ops.Custom(f"{library}:conv2d_backward_weights", shapes, types, func_type="aot")
+
+
+class _NativePlain(_Native):
+    def weight_gradients(self):
+        return (lambda x, weight, config, dout: weight), _first
+
+    def construct(self, x, weight):
+        return self.forward(x, weight, self.config)
+
+    def bprop(self, x, weight, out, dout):
+        return self.backward_data(x, weight, self.config, dout), self.backward_weights(x, weight, self.config, dout)
+
+
+class _NativeWithBias(_Native):
+    def weight_gradients(self):
+        return (lambda x, weight, config, dout: (weight, [weight[0]])), (lambda x, *others: (x, x))
+
+    def construct(self, x, weight, bias):
+        return self.forward(x, weight, self.config, bias)
+
+    def bprop(self, x, weight, bias, out, dout):
+        dweight, dbias = self.backward_weights(x, weight, self.config, dout)
+        return self.backward_data(x, weight, self.config, dout), dweight, dbias
+
+
+def _first(x, *others):
+    return x

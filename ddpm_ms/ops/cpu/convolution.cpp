@@ -1,0 +1,411 @@
+// 2-D convolution, forward and backward, through the oneDNN library that MindSpore has already loaded.
+//
+// MindSpore hands oneDNN tensors of fixed plain layout, for which it only has slow kernels. Here oneDNN chooses the layout
+// ("any") and the tensors are reordered around the call, which is several times faster in sum. Primitives are made once
+// for each shape and kept. The few C functions of oneDNN 3 that are used are declared below, so that no header has to be
+// installed; their C interface is stable within a major version.
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern "C" {
+typedef struct dnnl_engine *dnnl_engine_t;
+typedef struct dnnl_stream *dnnl_stream_t;
+typedef struct dnnl_memory *dnnl_memory_t;
+typedef struct dnnl_memory_desc *dnnl_memory_desc_t;
+typedef const struct dnnl_memory_desc *const_dnnl_memory_desc_t;
+typedef struct dnnl_primitive *dnnl_primitive_t;
+typedef struct dnnl_primitive_desc *dnnl_primitive_desc_t;
+typedef struct {
+  int arg;
+  dnnl_memory_t memory;
+} dnnl_exec_arg_t;
+typedef int64_t dnnl_dims_t[12];
+
+int dnnl_engine_create(dnnl_engine_t *, int kind, size_t index);
+int dnnl_threadpool_interop_stream_create(dnnl_stream_t *, dnnl_engine_t, void *threadpool);
+int dnnl_stream_wait(dnnl_stream_t);
+int dnnl_memory_desc_create_with_tag(dnnl_memory_desc_t *, int ndims, const dnnl_dims_t, int type, int tag);
+int dnnl_memory_desc_equal(const_dnnl_memory_desc_t, const_dnnl_memory_desc_t);
+size_t dnnl_memory_desc_get_size(const_dnnl_memory_desc_t);
+int dnnl_memory_create(dnnl_memory_t *, const_dnnl_memory_desc_t, dnnl_engine_t, void *handle);
+int dnnl_memory_set_data_handle(dnnl_memory_t, void *handle);
+int dnnl_reorder_primitive_desc_create(dnnl_primitive_desc_t *, const_dnnl_memory_desc_t, dnnl_engine_t,
+                                       const_dnnl_memory_desc_t, dnnl_engine_t, const void *attr);
+int dnnl_convolution_forward_primitive_desc_create(dnnl_primitive_desc_t *, dnnl_engine_t, int prop, int alg,
+                                                   const_dnnl_memory_desc_t src, const_dnnl_memory_desc_t weights,
+                                                   const_dnnl_memory_desc_t bias, const_dnnl_memory_desc_t dst,
+                                                   const dnnl_dims_t strides, const dnnl_dims_t dilates,
+                                                   const dnnl_dims_t pad_l, const dnnl_dims_t pad_r, const void *attr);
+int dnnl_convolution_backward_data_primitive_desc_create(dnnl_primitive_desc_t *, dnnl_engine_t, int alg,
+                                                         const_dnnl_memory_desc_t diff_src,
+                                                         const_dnnl_memory_desc_t weights,
+                                                         const_dnnl_memory_desc_t diff_dst, const dnnl_dims_t strides,
+                                                         const dnnl_dims_t dilates, const dnnl_dims_t pad_l,
+                                                         const dnnl_dims_t pad_r, dnnl_primitive_desc_t hint,
+                                                         const void *attr);
+int dnnl_convolution_backward_weights_primitive_desc_create(
+    dnnl_primitive_desc_t *, dnnl_engine_t, int alg, const_dnnl_memory_desc_t src,
+    const_dnnl_memory_desc_t diff_weights, const_dnnl_memory_desc_t diff_bias, const_dnnl_memory_desc_t diff_dst,
+    const dnnl_dims_t strides, const dnnl_dims_t dilates, const dnnl_dims_t pad_l, const dnnl_dims_t pad_r,
+    dnnl_primitive_desc_t hint, const void *attr);
+const_dnnl_memory_desc_t dnnl_primitive_desc_query_md(dnnl_primitive_desc_t, int what, int index);
+int dnnl_primitive_create(dnnl_primitive_t *, dnnl_primitive_desc_t);
+int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnnl_exec_arg_t *);
+}
+
+namespace {
+
+// Values of oneDNN's enumerations.
+constexpr int kCpu = 1, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
+constexpr int kSrcMd = 129, kDiffSrcMd = 130, kWeightsMd = 131, kDiffWeightsMd = 132, kDstMd = 133, kDiffDstMd = 134;
+constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kDiffDst = 145, kDiffWeights = 161,
+              kDiffBias = 169;
+
+void check(int status, const char *what) {
+  if (status != 0) throw std::runtime_error(std::string(what) + " failed in oneDNN, status " + std::to_string(status));
+}
+
+// dnnl::threadpool_interop::threadpool_iface of oneDNN 3.10, whose virtual table this must match.
+struct ThreadPoolInterface {
+  virtual int get_num_threads() const = 0;
+  virtual bool get_in_parallel() const = 0;
+  virtual void parallel_for(int n, const std::function<void(int, int)> &fn) = 0;
+  virtual uint64_t get_flags() const = 0;
+  virtual void wait() = 0;
+  virtual ~ThreadPoolInterface() = default;
+};
+
+thread_local bool in_parallel = false;
+
+// Runs closures on the calling thread and on a fixed set of helpers; returns when all are done.
+class ThreadPool : public ThreadPoolInterface {
+ public:
+  explicit ThreadPool(int threads) {
+    for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { Help(); });
+  }
+  // Never destroyed: the process ends with its threads (see Shared()).
+  int get_num_threads() const override { return static_cast<int>(helpers_.size()) + 1; }
+  bool get_in_parallel() const override { return in_parallel; }
+  uint64_t get_flags() const override { return 0; }
+  void wait() override {}
+
+  void parallel_for(int n, const std::function<void(int, int)> &fn) override {
+    if (n <= 1 || in_parallel || helpers_.empty()) {
+      for (int i = 0; i < n; ++i) fn(i, n);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      work_ = &fn;
+      next_ = 0;
+      total_ = n;
+      running_ = 0;
+      submitted_.fetch_add(1, std::memory_order_release);
+    }
+    ready_.notify_all();
+    in_parallel = true;
+    std::unique_lock<std::mutex> lock(mutex_);
+    Drain(&lock);
+    done_.wait(lock, [this] { return running_ == 0; });
+    work_ = nullptr;
+    in_parallel = false;
+  }
+
+ private:
+  // Take and run iterations until none is left. The lock is held on entry and on return.
+  void Drain(std::unique_lock<std::mutex> *lock) {
+    while (work_ != nullptr && next_ < total_) {
+      const auto *fn = work_;
+      int i = next_++, n = total_;
+      ++running_;
+      lock->unlock();
+      (*fn)(i, n);
+      lock->lock();
+      if (--running_ == 0) done_.notify_all();
+    }
+  }
+
+  void Help() {
+    in_parallel = true;
+    uint64_t seen = 0;
+    for (;;) {
+      // A convolution submits several closures within microseconds: look for the next one a moment before sleeping.
+      for (int spin = 0; spin < kSpins && submitted_.load(std::memory_order_acquire) == seen; ++spin) Pause();
+      std::unique_lock<std::mutex> lock(mutex_);
+      ready_.wait(lock, [&] { return submitted_.load() != seen; });
+      seen = submitted_.load();
+      Drain(&lock);
+    }
+  }
+
+  static void Pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  static constexpr int kSpins = 0;
+  std::vector<std::thread> helpers_;
+  std::atomic<uint64_t> submitted_{0};
+  std::mutex mutex_;
+  std::condition_variable ready_, done_;
+  const std::function<void(int, int)> *work_ = nullptr;
+  int next_ = 0, total_ = 0, running_ = 0;
+};
+
+struct Library {
+  dnnl_engine_t engine = nullptr;
+  dnnl_stream_t stream = nullptr;
+  ThreadPool *pool = nullptr;
+  std::mutex mutex;  // one convolution at a time: it uses all threads, and its primitive's memory is shared
+};
+
+Library &Shared() {
+  static Library *library = [] {
+    auto *made = new Library;
+    const char *wanted = std::getenv("OMP_NUM_THREADS");
+    int threads = wanted ? std::atoi(wanted) : 0;
+    made->pool = new ThreadPool(threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency()));
+    check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
+    check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, made->pool), "stream");
+    return made;
+  }();
+  return *library;
+}
+
+using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad, bias?
+
+// 64-byte aligned memory of one primitive's layout.
+struct Buffer {
+  explicit Buffer(size_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+    if (data == nullptr) throw std::bad_alloc();
+  }
+  ~Buffer() { std::free(data); }
+  Buffer(const Buffer &) = delete;
+  Buffer &operator=(const Buffer &) = delete;
+  void *data;
+};
+
+// One tensor of a convolution: the caller's plain array, and the same data in the layout that the primitive wants.
+class Operand {
+ public:
+  Operand(const_dnnl_memory_desc_t plain, const_dnnl_memory_desc_t wanted, bool output) : output_(output) {
+    auto &lib = Shared();
+    check(dnnl_memory_create(&plain_, plain, lib.engine, nullptr), "memory");
+    if (dnnl_memory_desc_equal(plain, wanted)) return;
+    inner_.reset(new Buffer(dnnl_memory_desc_get_size(wanted)));
+    check(dnnl_memory_create(&wanted_, wanted, lib.engine, inner_->data), "memory");
+    dnnl_primitive_desc_t desc;
+    check(dnnl_reorder_primitive_desc_create(&desc, output ? wanted : plain, lib.engine, output ? plain : wanted,
+                                             lib.engine, nullptr), "reorder");
+    check(dnnl_primitive_create(&reorder_, desc), "reorder");
+  }
+
+  dnnl_memory_t memory() const { return wanted_ ? wanted_ : plain_; }
+  void Bind(const void *data) { check(dnnl_memory_set_data_handle(plain_, const_cast<void *>(data)), "handle"); }
+  void Before() const { if (!output_) Reorder(plain_, wanted_); }
+  void After() const { if (output_) Reorder(wanted_, plain_); }
+
+ private:
+  void Reorder(dnnl_memory_t from, dnnl_memory_t to) const {
+    if (!reorder_) return;
+    dnnl_exec_arg_t args[] = {{kSrc, from}, {kDst, to}};
+    check(dnnl_primitive_execute(reorder_, Shared().stream, 2, args), "reorder");
+  }
+
+  bool output_;
+  dnnl_memory_t plain_ = nullptr, wanted_ = nullptr;
+  std::unique_ptr<Buffer> inner_;
+  dnnl_primitive_t reorder_ = nullptr;
+};
+
+// Memory descriptors of one convolution's tensors: plain as the caller has them, and free for oneDNN to choose.
+struct Shapes {
+  explicit Shapes(const Key &k) : has_bias(k[9] != 0) {
+    int64_t oh = (k[2] + 2 * k[8] - k[5]) / k[7] + 1, ow = (k[3] + 2 * k[8] - k[6]) / k[7] + 1;
+    const dnnl_dims_t x = {k[0], k[1], k[2], k[3]}, w = {k[4], k[1], k[5], k[6]}, b = {k[4]}, y = {k[0], k[4], oh, ow};
+    Make(4, x, &x_plain, &x_any);
+    Make(4, w, &w_plain, &w_any);
+    Make(4, y, &y_plain, &y_any);
+    check(dnnl_memory_desc_create_with_tag(&bias, 1, b, kF32, kTagA), "descriptor");
+    for (int i = 0; i < 2; ++i) {
+      strides[i] = k[7];
+      pads[i] = k[8];
+    }
+  }
+
+  static void Make(int n, const dnnl_dims_t dims, dnnl_memory_desc_t *plain, dnnl_memory_desc_t *any) {
+    check(dnnl_memory_desc_create_with_tag(plain, n, dims, kF32, kTagAbcd), "descriptor");
+    check(dnnl_memory_desc_create_with_tag(any, n, dims, kF32, kTagAny), "descriptor");
+  }
+
+  dnnl_primitive_desc_t Forward() const {
+    dnnl_primitive_desc_t desc;
+    check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine, kForwardTraining, kDirect, x_any, w_any,
+                                                         has_bias ? bias : nullptr, y_any, strides, dilates, pads, pads,
+                                                         nullptr), "forward");
+    return desc;
+  }
+
+  bool has_bias;
+  dnnl_memory_desc_t x_plain, x_any, w_plain, w_any, y_plain, y_any, bias;
+  dnnl_dims_t strides = {}, pads = {}, dilates = {};
+};
+
+const_dnnl_memory_desc_t Query(dnnl_primitive_desc_t desc, int what) {
+  return dnnl_primitive_desc_query_md(desc, what, 0);
+}
+
+// A primitive with its operands, by oneDNN's argument number.
+class Convolution {
+ public:
+  Convolution(dnnl_primitive_desc_t desc, std::vector<std::pair<int, std::unique_ptr<Operand>>> operands)
+      : operands_(std::move(operands)) {
+    check(dnnl_primitive_create(&primitive_, desc), "primitive");
+  }
+
+  // `data` in the order of the operands.
+  void Run(const std::vector<const void *> &data) {
+    std::vector<dnnl_exec_arg_t> args;
+    for (size_t i = 0; i < operands_.size(); ++i) {
+      operands_[i].second->Bind(data[i]);
+      operands_[i].second->Before();
+      args.push_back({operands_[i].first, operands_[i].second->memory()});
+    }
+    check(dnnl_primitive_execute(primitive_, Shared().stream, static_cast<int>(args.size()), args.data()), "convolution");
+    for (auto &operand : operands_) operand.second->After();
+    check(dnnl_stream_wait(Shared().stream), "wait");
+  }
+
+ private:
+  dnnl_primitive_t primitive_ = nullptr;
+  std::vector<std::pair<int, std::unique_ptr<Operand>>> operands_;
+};
+
+using Operands = std::vector<std::pair<int, std::unique_ptr<Operand>>>;
+
+void Add(Operands *operands, int arg, const_dnnl_memory_desc_t plain, const_dnnl_memory_desc_t wanted, bool output) {
+  operands->emplace_back(arg, std::unique_ptr<Operand>(new Operand(plain, wanted, output)));
+}
+
+Convolution *MakeForward(const Key &key) {
+  Shapes s(key);
+  auto desc = s.Forward();
+  Operands operands;
+  Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
+  Add(&operands, kWeights, s.w_plain, Query(desc, kWeightsMd), false);
+  if (s.has_bias) Add(&operands, kBias, s.bias, s.bias, false);
+  Add(&operands, kDst, s.y_plain, Query(desc, kDstMd), true);
+  return new Convolution(desc, std::move(operands));
+}
+
+Convolution *MakeBackwardData(const Key &key) {
+  Shapes s(key);
+  dnnl_primitive_desc_t desc;
+  check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x_any, s.w_any, s.y_any,
+                                                             s.strides, s.dilates, s.pads, s.pads, s.Forward(), nullptr),
+        "backward data");
+  Operands operands;
+  Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
+  Add(&operands, kWeights, s.w_plain, Query(desc, kWeightsMd), false);
+  Add(&operands, kDiffSrc, s.x_plain, Query(desc, kDiffSrcMd), true);
+  return new Convolution(desc, std::move(operands));
+}
+
+Convolution *MakeBackwardWeights(const Key &key) {
+  Shapes s(key);
+  dnnl_primitive_desc_t desc;
+  check(dnnl_convolution_backward_weights_primitive_desc_create(
+            &desc, Shared().engine, kDirect, s.x_any, s.w_any, s.has_bias ? s.bias : nullptr, s.y_any, s.strides,
+            s.dilates, s.pads, s.pads, s.Forward(), nullptr), "backward weights");
+  Operands operands;
+  Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
+  Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
+  Add(&operands, kDiffWeights, s.w_plain, Query(desc, kDiffWeightsMd), true);
+  if (s.has_bias) Add(&operands, kDiffBias, s.bias, s.bias, true);
+  return new Convolution(desc, std::move(operands));
+}
+
+using Maker = Convolution *(*)(const Key &);
+
+// The cached convolution of one kind and shape. The caller holds the library's mutex.
+Convolution *Cached(std::map<Key, std::unique_ptr<Convolution>> *cache, const Key &key, Maker make) {
+  auto &entry = (*cache)[key];
+  if (!entry) entry.reset(make(key));
+  return entry.get();
+}
+
+// x, weight and {stride, pad} as MindSpore passes them.
+Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
+  const auto *c = static_cast<const int32_t *>(config);
+  return {shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0],
+          shapes[1][2], shapes[1][3], c[0],         c[1],         has_bias};
+}
+
+template <typename Body>
+int Guarded(Body body) {
+  try {
+    auto &lib = Shared();
+    std::lock_guard<std::mutex> lock(lib.mutex);
+    body();
+    return 0;
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "ddpm_ms convolution: %s\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// (x, weight, config) -> y, or (x, weight, config, bias) -> y
+int conv2d_forward(int count, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Guarded([&] {
+    static std::map<Key, std::unique_ptr<Convolution>> cache;
+    bool has_bias = count == 5;
+    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeForward);
+    if (has_bias) {
+      conv->Run({params[0], params[1], params[3], params[4]});
+    } else {
+      conv->Run({params[0], params[1], params[3]});
+    }
+  });
+}
+
+// (x, weight, config, dy) -> dx
+int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Guarded([&] {
+    static std::map<Key, std::unique_ptr<Convolution>> cache;
+    Cached(&cache, MakeKey(shapes, params[2], false), MakeBackwardData)->Run({params[3], params[1], params[4]});
+  });
+}
+
+// (x, weight, config, dy) -> dweight, or -> dweight, dbias
+int conv2d_backward_weights(int count, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Guarded([&] {
+    static std::map<Key, std::unique_ptr<Convolution>> cache;
+    bool has_bias = count == 6;
+    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeBackwardWeights);
+    if (has_bias) {
+      conv->Run({params[0], params[3], params[4], params[5]});
+    } else {
+      conv->Run({params[0], params[3], params[4]});
+    }
+  });
+}
+
+}  // extern "C"

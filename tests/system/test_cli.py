@@ -1,0 +1,175 @@
+"""The command line as a user meets it: one process per call."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
+        "training.train_batch_size=4", "training.num_samples=4", "training.log_every=2", "sampling.steps=4"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "ddpm_ms", *map(str, arguments)]
+
+
+def cli(*arguments, cwd=ROOT):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def train_arguments(run, *overrides):
+    return ["train", "--config", ROOT / "configs" / "digits.yaml", "--run-dir", run, "--device", "CPU", *TINY, *overrides]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four steps made by the command line, in a directory whose name has a space."""
+    run = tmp_path_factory.mktemp("a run") / "digits"
+    done = cli(*train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2"))
+    assert done.returncode == 0, done.stderr
+    return run, done
+
+
+def test_a_run_leaves_everything_behind(trained):
+    run, done = trained
+    assert "device: CPU (asked for), graph mode" in done.stderr and "step 4/4" in done.stderr
+    for name in ("config.yaml", "environment.json", "log.txt", "metrics.jsonl", "loss.png", "samples/step_00000002.png",
+                 "samples/step_00000004.png", "checkpoints/step_00000004/state.json"):
+        assert (run / name).is_file(), name
+    assert "step 4/4" in (run / "log.txt").read_text()
+    assert json.loads((run / "environment.json").read_text())["device"] == "CPU"
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row.keys() >= {"step", "loss", "loss_q1", "loss_q4", "grad_norm", "lr", "ema_decay", "images_per_second",
+                          "compile_seconds"}
+
+
+def test_the_same_command_again_finishes_at_once(trained):
+    run, _ = trained
+    done = cli(*train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2"))
+    assert done.returncode == 0 and "is finished: 4 of 4 steps" in done.stderr
+
+
+def test_sampling_needs_only_the_checkpoint(trained, tmp_path):
+    run, _ = trained
+    done = cli("sample", "--checkpoint", run, "--device", "CPU", "-n", 5, "--batch-size", 2, "--seed", 3, "--out",
+               tmp_path / "grid.png", "--gif", tmp_path / "x.gif", "--npz", tmp_path / "x.npz", "--files", tmp_path / "files")
+    assert done.returncode == 0, done.stderr
+    images = np.load(tmp_path / "x.npz")["images"]
+    assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8
+    assert len(list((tmp_path / "files").glob("*.png"))) == 5
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "files" / "000004.png")), images[4, ..., 0])
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert gif.n_frames == 5  # four steps and the result, held
+    assert Image.open(tmp_path / "grid.png").width >= 100
+
+
+def test_visualize_writes_a_strip(tmp_path):
+    done = cli("visualize", "--config", ROOT / "configs" / "digits.yaml", "--device", "CPU", "--out", tmp_path / "strip.png",
+               "--steps", 0, 500, 999)
+    assert done.returncode == 0, done.stderr
+    strip = Image.open(tmp_path / "strip.png")
+    assert strip.width > 3 * strip.height
+
+
+def test_dry_run_prints_the_recipe_and_writes_nothing(tmp_path):
+    done = cli(*train_arguments(tmp_path / "run", "training.seed=7"), "--dry-run")
+    assert done.returncode == 0 and "seed: 7" in done.stdout and "# parameters: " in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def mistakes(tmp):
+    (tmp / "empty").mkdir()
+    folder = ["data.name=image_folder", "data.channels=1"]
+    return {
+        "missing folder": (train_arguments(tmp / "r", *folder, f"data.root={tmp}/none"), "does not exist"),
+        "empty folder": (train_arguments(tmp / "r", *folder, f"data.root={tmp}/empty"), "holds no image"),
+        "no root": (train_arguments(tmp / "r", *folder), "data.root is not set"),
+        "unknown key": (train_arguments(tmp / "r", "model.dmi=3"), "unknown key 'model.dmi', did you mean 'dim'?"),
+        "linear with 10 steps": (train_arguments(tmp / "r", "diffusion.timesteps=10", "diffusion.beta_schedule=linear"),
+                                 "beta of step"),
+        "size": (train_arguments(tmp / "r", "model.dim_mults=[1,1,1,1,1]"), "multiples of 16 (nearest: 16)"),
+        "batch": (train_arguments(tmp / "r", "training.train_batch_size=1798"), "at most the 1797"),
+        "negative steps": (train_arguments(tmp / "r", "training.train_num_steps=-1"), "training.train_num_steps is -1"),
+        "no config": (["train", "--config", tmp / "none.yaml"], "No such file"),
+        "no checkpoint": (["sample", "--checkpoint", tmp / "none", "--device", "CPU"], "does not exist"),
+        "no checkpoint in it": (["sample", "--checkpoint", tmp / "empty", "--device", "CPU"], "has no state.json"),
+    }
+
+
+@pytest.mark.parametrize("name", ["missing folder", "empty folder", "no root", "unknown key", "linear with 10 steps", "size",
+                                  "batch", "negative steps", "no config", "no checkpoint", "no checkpoint in it"])
+def test_a_mistake_is_one_line_status_2_and_nothing_written(tmp_path, name):
+    arguments, message = mistakes(tmp_path)[name]
+    done = cli(*arguments)
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and line.startswith("ddpm-ms: ") and message in line, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("device", ["Ascend", "GPU"])
+def test_a_device_that_is_not_there_is_one_line_that_says_what_is_missing(device, tmp_path):
+    arguments = train_arguments(tmp_path / "r")
+    arguments[arguments.index("CPU")] = device
+    done = cli(*arguments)
+    assert done.returncode == 2 and f"device is {device}, but" in done.stderr and "It needs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sampling_mistakes_and_damage_are_one_line(trained):
+    run, _ = trained
+    for arguments, message in (
+        (["--steps", "21"], "steps is 21, allowed: 1 to 20"), (["--sampler", "pndm"], "sampler is 'pndm', allowed: ddpm, ddim"),
+        (["--num-images", "0"], "--num-images is 0"), (["--seed", "-1"], "seed is -1"),
+    ):
+        done = cli("sample", "--checkpoint", run, "--device", "CPU", *arguments)
+        assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command():
+    done = cli("--help")
+    assert done.returncode == 0 and all(name in done.stdout for name in ("train", "sample", "evaluate", "visualize"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_is_started_again_ends_like_one_that_was_not(tmp_path):
+    overrides = ["training.train_num_steps=60", "training.save_and_sample_every=5", "training.num_samples=0",
+                 "training.gradient_accumulate_every=2", "model.self_condition=true", "training.keep_last=2"]
+    assert cli(*train_arguments(tmp_path / "whole", *overrides)).returncode == 0
+    random = np.random.default_rng(0)
+    kills = 0
+    for _ in range(30):
+        process = subprocess.Popen(command(*train_arguments(tmp_path / "killed", *overrides)), cwd=ROOT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=random.uniform(12, 25))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            time.sleep(0.1)
+    assert process.returncode == 0 and kills >= 1
+    for name in ("model", "ema", "optimizer"):
+        whole, killed = (load_file(tmp_path / run / "checkpoints" / "step_00000060" / f"{name}.safetensors")
+                         for run in ("whole", "killed"))
+        assert whole.keys() == killed.keys()
+        for key in whole:
+            np.testing.assert_array_equal(whole[key], killed[key], err_msg=key)
+
+
+def test_importing_starts_nothing():
+    code = ("import sys, ddpm_ms, ddpm_ms.config, ddpm_ms.runtime, ddpm_ms.cli, ddpm_ms.errors, ddpm_ms.rng; "
+            "print('mindspore' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,66 @@
+"""The plan of the house: who may import whom."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "ddpm_ms"
+LEAVES = {"errors", "version"}
+# Everything that each part may import from the package itself.
+ALLOWED = {
+    "errors": set(), "version": set(), "rng": set(),
+    "config": LEAVES,
+    "visual": set(),
+    "runtime": LEAVES | {"config", "ops"},
+    "ops": LEAVES | {"runtime"},
+    "models": LEAVES | {"config", "ops"},
+    "diffusion": LEAVES | {"config", "rng", "runtime"},
+    "data": LEAVES | {"config", "rng"},
+    "evaluation": LEAVES,
+    "interop": LEAVES,
+    "training": LEAVES | {"config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+}
+STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
+FREE = {"cli", "__init__", "__main__"}
+OUTSIDE = {"config": {"yaml"}, "visual": {"numpy", "PIL", "matplotlib"}, "errors": set(), "rng": {"numpy"}}
+
+
+def part(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "ddpm_ms":
+                yield from (f"ddpm_ms.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_part_imports_only_what_the_plan_allows(path):
+    here = part(path)
+    if here in FREE:
+        return
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "ddpm_ms":
+            assert rest[0] == here or rest[0] in ALLOWED[here], f"{path} imports {name}"
+        elif here in OUTSIDE and STDLIB and top not in OUTSIDE[here]:
+            assert top in STDLIB, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_runtime_touches_the_environment_and_the_device(path):
+    if part(path) == "runtime":
+        return
+    names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not names & {"environ", "getenv", "set_device", "set_context", "set_seed", "get_rank"}, path

@@ -1,0 +1,158 @@
+"""The loop: what a run leaves behind, and that an interrupted one ends like one that was not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion
+from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(0, 1, (23, 4, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def make_trainer(tiny_unet, images):
+    def make(folder, model=None, **changes):
+        diffusion = GaussianDiffusion(tiny_unet(**{"self_condition": True, "dropout": 0.2, **(model or {})}), image_size=4,
+                                      timesteps=20)
+        keywords = dict(train_batch_size=3, gradient_accumulate_every=2, train_num_steps=4, ema_update_every=2, num_samples=0,
+                        save_and_sample_every=2, log_every=2, train_lr=1e-3, results_folder=folder)
+        return Trainer(diffusion, images, **{**keywords, **changes})
+
+    return make
+
+
+def contents(run, step):
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    return {path.name: load_file(path) for path in folder.glob("*.safetensors")}
+
+
+def assert_same_bits(ours, theirs):
+    assert ours.keys() == theirs.keys() == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    for name in ours:
+        assert ours[name].keys() == theirs[name].keys()
+        for key in ours[name]:
+            np.testing.assert_array_equal(ours[name][key], theirs[name][key], err_msg=f"{name} {key}")
+
+
+def test_a_resumed_run_ends_with_the_same_bits_and_the_same_metrics(make_trainer, tmp_path):
+    whole = make_trainer(tmp_path / "whole").train()
+    make_trainer(tmp_path / "parts", train_num_steps=2).train()
+    parts = make_trainer(tmp_path / "parts").train()
+    assert_same_bits(contents(parts, 4), contents(whole, 4))
+
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)]
+    assert [row["step"] for row in rows[0]] == [2, 4]
+    for key in ("step", "loss", "loss_q1", "grad_norm", "lr", "ema_decay"):
+        assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+    state = json.loads((whole / "checkpoints" / "step_00000004" / "state.json").read_text())
+    assert (state["step"], state["ema_updates"], state["data_position"]) == (4, 2, 24)
+    # The average really is one: neither the weights nor where they started.
+    end = contents(whole, 4)
+    assert (end["ema.safetensors"]["init_conv.weight"] != end["model.safetensors"]["init_conv.weight"]).any()
+
+    # A damaged newest checkpoint: reported, and the one before is used.
+    damaged = parts / "checkpoints" / "step_00000004" / "model.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    assert_same_bits(contents(make_trainer(parts).train(), 4), contents(whole, 4))
+
+    # Finished: nothing is done again.
+    before = (whole / "metrics.jsonl").stat().st_mtime_ns
+    make_trainer(whole).train()
+    assert (whole / "metrics.jsonl").stat().st_mtime_ns == before
+
+    # Another configuration is refused, with the keys that differ.
+    with pytest.raises(InputError, match=r"holds another run \(training.train_lr: 0.001 -> 0.01\)"):
+        make_trainer(whole, train_lr=1e-2)
+    with pytest.raises(InputError, match=r"model.dropout: 0.2 -> 0.1"):
+        make_trainer(whole, model={"dropout": 0.1})
+
+    # The checkpoint alone is enough to sample.
+    diffusion, found = load_diffusion(whole)
+    assert found.step == 4 and found.config == load_config(whole / "config.yaml")
+    sample = diffusion.sample(2, steps=3, seed=0)
+    assert sample.shape == (2, 1, 4, 4)
+    raw, _ = load_diffusion(whole / "checkpoints" / "step_00000004", ema=False)
+    assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_last_step_is_saved_and_old_checkpoints_go(make_trainer, tmp_path, every):
+    run = make_trainer(tmp_path, save_and_sample_every=2, keep_last=2, train_num_steps=5, model={"self_condition": False},
+                       gradient_accumulate_every=every, log_every=5).train()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000004", "step_00000005"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, model={"self_condition": False, "dropout": 0.0}, gradient_accumulate_every=1)
+    weight = trainer.model.final_conv.bias
+    weight.set_data(weight + np.inf)
+    with pytest.raises(TrainingError, match="step 1: the gradient is not finite"):
+        trainer.train()
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_impossible_runs_are_refused_before_anything_is_written(make_trainer, tiny_unet, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=r"takes 24 images .* at most the 23"):
+        make_trainer(run, train_batch_size=12)
+    with pytest.raises(InputError, match=r"weight_decay is 0.1, allowed with optimizer=adam: 0"):
+        make_trainer(run, weight_decay=0.1)
+    with pytest.raises(InputError, match=r"training.train_num_steps is -1"):
+        make_trainer(run, train_num_steps=-1)
+    with pytest.raises(InputError, match="the data has 1 channel, 4x4, but the diffusion is for 1 channel, 8x8"):
+        Trainer(GaussianDiffusion(tiny_unet(), image_size=8), np.zeros((9, 4, 4), np.float32), results_folder=run)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove"])
+def test_any_damage_to_a_checkpoint_is_found(tmp_path, name, harm):
+    array = {"w": np.arange(9, dtype=np.float32)}
+    files = {n: array for n in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS, checkpoint.OPTIMIZER)}
+    path = checkpoint.save(tmp_path / "checkpoints", 7, files, {"config": {}})
+    assert checkpoint.read(path).step == 7
+    target = path / name
+    data = bytearray(target.read_bytes())
+    if harm == "remove":
+        target.unlink()
+    else:
+        if harm == "flip":
+            data[len(data) // 2] ^= 0x80
+        target.write_bytes({"flip": data, "truncate": data[: len(data) // 2], "empty": b""}[harm])
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="step_00000007"):
+        checkpoint.read(path)
+
+
+def test_an_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch):
+    def save():
+        checkpoint.save(tmp_path / "checkpoints", 7, {checkpoint.WEIGHTS: {"w": np.ones(3, np.float32)}}, {"config": {}})
+
+    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save()
+    assert checkpoint.in_run(tmp_path) == []
+    monkeypatch.undo()
+    save()
+    checkpoint.remove_old(tmp_path, keep=3)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000007"]
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path / "checkpoints", 1, {}, {"config": {}})
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "format": 99}))
+    with pytest.raises(InputError, match="has format 99, allowed: 1"):
+        checkpoint.read(path)
+    shutil.rmtree(path)
+    with pytest.raises(InputError, match="does not exist"):
+        load_diffusion(path)
