@@ -115,9 +115,8 @@ def setup(config: RuntimeConfig) -> Runtime:
 
     device, reason = _start_device(config.device)
     _mode = config.mode
-    if device == "CPU" and _capped and native_convolution():
-        # oneDNN has not been used yet, and none of this package's convolutions needs the limit any more.
-        del os.environ["ONEDNN_MAX_CPU_ISA"]
+    if device == "CPU":
+        _tune_cpu()
     # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = 0, 1
@@ -133,7 +132,10 @@ def current() -> Runtime:
     """One process on the device that MindSpore has or will choose: what a notebook gets without `setup`."""
     import mindspore as ms
 
-    return Runtime(ms.get_context("device_target"), 0, 1, "MindSpore's current device")
+    device = ms.get_context("device_target")
+    if device == "CPU":
+        _tune_cpu()
+    return Runtime(device, 0, 1, "MindSpore's current device")
 
 
 def seed_weights(seed: int) -> None:
@@ -211,6 +213,16 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
     }
+
+
+def _tune_cpu() -> None:
+    """Settings that MindSpore and oneDNN read when they compute for the first time, which is later than this."""
+    # The main thread would wait for results in a busy loop and take a core away from the kernels: on two cores that
+    # doubles the time of a step.
+    os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
+    if _capped and native_convolution():
+        # None of this package's convolutions needs the limit any more.
+        os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
 
 
 def _start_device(wanted: str) -> tuple[str, str]:

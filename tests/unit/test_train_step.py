@@ -186,3 +186,14 @@ def test_compiled_and_pynative_steps_agree(monkeypatch):
         run(graph, source(4, 1).step(n))
         run(eager, source(4, 1).step(n))
     np.testing.assert_allclose(values(eager.weights), values(graph.weights), rtol=1e-5)
+
+
+def test_the_learning_rate_of_the_call_is_the_one_that_is_used():
+    still, slow, fast = make_step(), make_step(), make_step()
+    start = values(still.weights)
+    for step, rate in ((still, 0.0), (slow, 0.01), (fast, 0.03)):
+        run(step, source(4, 1).step(0), rate=rate)
+    np.testing.assert_array_equal(values(still.weights), start)
+    # Adam's first step is the rate times the gradient's sign.
+    np.testing.assert_allclose(abs(values(slow.weights) - start), 0.01, rtol=1e-3)
+    np.testing.assert_allclose(abs(values(fast.weights) - start), 0.03, rtol=1e-3)
