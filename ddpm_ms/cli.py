@@ -159,7 +159,9 @@ def _draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | No
     with tqdm(total=-(-count // batch) * visited, unit="step", disable=not rt.stderr_is_terminal()) as bar:
         for first in range(0, count, batch):
             # The last batch is drawn whole and cut: another size would be another graph.
-            batches.append(diffusion.sample(batch, first_index=first, callback=keep, **how))
+            chosen = arguments.classes
+            labels = chosen and [chosen[k % len(chosen)] for k in range(first, first + batch)]
+            batches.append(diffusion.sample(batch, first_index=first, classes=labels, callback=keep, **how))
     return np.concatenate(batches)[:count]
 
 
@@ -195,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument("--eta", type=float, help="noise of DDIM, 0 to 1")
     trained.add_argument("--spacing", help="linspace, leading, trailing or quadratic")
     trained.add_argument("--seed", type=int, help="image k of a seed is always the same image")
+    trained.add_argument("--classes", type=int, nargs="+", metavar="C",
+                         help="labels for a class-conditional network, repeated over the images (default: all in turn)")
     trained.add_argument("--batch-size", type=int, default=64, help="images per network evaluation (default: 64)")
 
     command = commands.add_parser("train", parents=[recipe, device], help="train a recipe, or resume it",

@@ -69,6 +69,8 @@ class DiffusionConfig:
     loss_type: Literal["l1", "l2", "huber"] = "l2"
     p2_loss_weight_gamma: float = _within(0.0, 0.0)
     p2_loss_weight_k: float = _within(1.0, 0.0)
+    min_snr_loss_weight: bool = False
+    min_snr_gamma: float = _within(5.0, 1e-9)
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"
     auto_normalize: bool = True
 
@@ -98,6 +100,7 @@ class TrainingConfig:
     lr_warmup_steps: int = _within(0, 0)
     weight_decay: float = _within(0.0, 0.0)
     augment_horizontal_flip: bool = False  # mirror each image with probability 1/2
+    label_dropout: float = _within(0.1, 0.0, 1.0)  # with num_classes: how often a label is hidden
     adam_betas: Tuple[float, float] = _within((0.9, 0.99), 0.0, 0.9999999)
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
     ema_decay: float = _within(0.995, 0.0, 1.0)

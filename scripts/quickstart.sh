@@ -20,7 +20,8 @@ ddpm-ms train --config configs/digits.yaml --run-dir "$run_dir" "$@"
 if [ ! -f "$run_dir/reverse.gif" ]; then
     ddpm-ms sample --checkpoint "$run_dir" --device CPU --out "$run_dir/samples.png" --gif "$run_dir/reverse.gif"
 fi
-ddpm-ms evaluate --checkpoint "$run_dir" --device CPU
+status=0
+ddpm-ms evaluate --checkpoint "$run_dir" --device CPU || status=$?
 
 cat <<EOF
 
@@ -32,3 +33,4 @@ Checkpoints      $run_dir/checkpoints/
 
 Sample again:    .venv/bin/ddpm-ms sample --checkpoint $run_dir --seed 1 --out more.png
 EOF
+exit "$status"

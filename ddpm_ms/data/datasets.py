@@ -39,6 +39,10 @@ class RandomAccessDataset:
         """Which images stand at ``positions`` of the shuffled stream."""
         return [int(_permutation(self._count, seed, p // self._count)[p % self._count]) for p in positions]
 
+    def take_labels(self, positions: Sequence[int], seed: int) -> np.ndarray:
+        """Labels at ``positions`` of the shuffled stream, int64 (len(positions),)."""
+        return self.labels[self.indices(positions, seed)]
+
     def take(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Images at ``positions`` of the shuffled stream, float32 (len(positions), C, H, W) in [0, 1]."""
         return self.load(self.indices(positions, seed))

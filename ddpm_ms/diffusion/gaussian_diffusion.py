@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import rng, runtime
-from ddpm_ms.diffusion.loss_weights import p2_weight
+from ddpm_ms.diffusion.loss_weights import min_snr_weight, p2_weight
 from ddpm_ms.diffusion.samplers import SAMPLERS, sampling_steps
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError, check_choice, check_range
@@ -41,6 +41,8 @@ class GaussianDiffusion(nn.Cell):
         loss_type: "l1", "l2" or "huber" (delta 1).
         p2_loss_weight_gamma: strength of P2 weighting (arXiv:2204.00227), 0 for none.
         p2_loss_weight_k: its constant, 1 in the paper.
+        min_snr_loss_weight: weight every noise level by min(SNR, gamma) of the error of x0 (arXiv:2303.09556).
+        min_snr_gamma: its gamma, 5 in the paper.
         ddim_sampling_eta: default ``eta`` of DDIM, 0 to 1.
         variance: of DDPM sampling: "fixed_small" (posterior) or "fixed_large" (beta, the paper's CIFAR-10 choice).
         auto_normalize: images are [0, 1] outside and [-1, 1] inside; False: they are [-1, 1] outside as well.
@@ -74,6 +76,8 @@ class GaussianDiffusion(nn.Cell):
         loss_type: str = "l2",
         p2_loss_weight_gamma: float = 0.0,
         p2_loss_weight_k: float = 1.0,
+        min_snr_loss_weight: bool = False,
+        min_snr_gamma: float = 5.0,
         ddim_sampling_eta: float = 0.0,
         variance: str = "fixed_small",
         auto_normalize: bool = True,
@@ -103,6 +107,8 @@ class GaussianDiffusion(nn.Cell):
                      "sqrt_recipm1_alphas_cumprod"):
             setattr(self, name, Tensor(getattr(self.schedule, name), ms.float32))
         weight = p2_weight(self.schedule.snr, p2_loss_weight_gamma, p2_loss_weight_k)
+        if min_snr_loss_weight:
+            weight = weight * min_snr_weight(self.schedule.snr, min_snr_gamma, objective)
         self.loss_weight = Tensor(weight, ms.float32)
         self.gather, self.reshape, self.cast = ops.Gather(), ops.Reshape(), ops.Cast()
         self.mean, self.square, self.abs = ops.ReduceMean(), ops.Square(), ops.Abs()
@@ -204,6 +210,7 @@ class GaussianDiffusion(nn.Cell):
         spacing: str = "linspace",
         seed: int | None = None,
         first_index: int = 0,
+        classes: Sequence[int] | None = None,
         callback: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> np.ndarray:
         """Draw images.
@@ -216,6 +223,8 @@ class GaussianDiffusion(nn.Cell):
             spacing: which steps are visited, see `samplers.spacing`.
             seed: image k of a seed is the same whatever the batch; None draws a new seed.
             first_index: number of the first image: 16 images from 0 are 8 from 0 and 8 from 8.
+            classes: one label per image, 0 to num_classes (which stands for "no class"). Default for a class-conditional
+                network: image k has class k modulo num_classes.
             callback: called after each evaluation with (t, x_t, x0 estimate), tensors in [-1, 1].
 
         Returns:
@@ -237,17 +246,32 @@ class GaussianDiffusion(nn.Cell):
         def noise(i: int) -> Tensor:
             return Tensor(rng.normal(seed, "sample", i + 1, images, shape))
 
+        labels = self._labels(classes, images)
         was_training = self.model.training
         self.model.set_train(False)
         try:
-            x = SAMPLERS[sampler](self._denoiser(batch_size, callback), noise(-1), visited, self.schedule, noise,
+            x = SAMPLERS[sampler](self._denoiser(batch_size, labels, callback), noise(-1), visited, self.schedule, noise,
                                   variance=self.variance, eta=eta)
         finally:
             self.model.set_train(was_training)
         images = np.clip(x.asnumpy(), -1, 1)
         return (images + 1) / 2 if self.auto_normalize else images
 
-    def _denoiser(self, batch_size: int, callback: Callable | None) -> Callable:
+    def _labels(self, classes: Sequence[int] | None, images: range) -> Tensor | None:
+        """Checked labels (B,) for the network, or None if it takes none."""
+        count = getattr(self.model, "num_classes", None)
+        if not count:
+            if classes is not None:
+                raise InputError(f"classes are {list(classes)}, allowed with a network that is not class-conditional: none")
+            return None
+        labels = [k % count for k in images] if classes is None else list(classes)
+        if len(labels) != len(images):
+            raise InputError(f"there are {len(labels)} classes for {len(images)} images, allowed: one each")
+        for label in labels:
+            check_range("class", label, 0, count)
+        return Tensor(np.array(labels), ms.int32)
+
+    def _denoiser(self, batch_size: int, labels: Tensor | None, callback: Callable | None) -> Callable:
         """(x, t) -> (eps, x0) for the samplers: one graph, t as a tensor, the last x0 carried to self-conditioning."""
         if self._denoise_graph is None:
             self._denoise_graph = runtime.compiled(self.denoise)
@@ -255,7 +279,7 @@ class GaussianDiffusion(nn.Cell):
 
         def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
             nonlocal last
-            eps, x_start = self._denoise_graph(x, Tensor(np.full(batch_size, t), ms.int32), last)
+            eps, x_start = self._denoise_graph(x, Tensor(np.full(batch_size, t), ms.int32), last, labels)
             if self.self_condition:
                 last = x_start
             if callback is not None:
@@ -264,9 +288,9 @@ class GaussianDiffusion(nn.Cell):
 
         return denoise
 
-    def denoise(self, x, t, x_self_cond):
+    def denoise(self, x, t, x_self_cond, classes):
         """What is compiled for sampling: `model_predictions` with x0 clipped."""
-        return self._predict(x, t, x_self_cond, None, None, True)
+        return self._predict(x, t, x_self_cond, classes, None, True)
 
     def _at(self, table: Tensor, t: Tensor) -> Tensor:
         """Entries ``t`` (B,) of a table (T,), shaped (B, 1, 1, 1)."""

@@ -18,3 +18,13 @@ def p2_weight(snr: np.ndarray, gamma: float, k: float) -> np.ndarray:
     if k == 0 and gamma > 0 and not (snr > 0).all():
         raise InputError("p2_loss_weight_k is 0 where the signal-to-noise ratio is 0, allowed: above 0")
     return (k + snr) ** -gamma
+
+
+def min_snr_weight(snr: np.ndarray, gamma: float, objective: str) -> np.ndarray:
+    """min(SNR, gamma) on the error of x0, expressed for each objective's own error (Min-SNR, arXiv:2303.09556, section 3.4).
+
+    The error of the noise is SNR times that of x0, the error of v is SNR + 1 times it.
+    """
+    check_range("min_snr_gamma", gamma, 1e-9)
+    per_x0_error = {"pred_x0": np.ones_like(snr), "pred_noise": snr, "pred_v": snr + 1}[objective]
+    return np.minimum(snr, gamma) / per_x0_error

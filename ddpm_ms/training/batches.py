@@ -19,6 +19,7 @@ class MicroBatch:
     t: np.ndarray  # int32 (B,)
     noise: np.ndarray  # float32 (B, C, H, W)
     dropout_key: np.ndarray | None  # float32 (B,) in [1, 2)
+    classes: np.ndarray | None  # int32 (B,), num_classes where the label is hidden
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class BatchSource:
         rank, world: this process among how many.
         horizontal_flip: mirror each image with probability 1/2.
         dropout: whether the network wants dropout keys.
+        num_classes: of the network; None if it takes no labels.
+        label_dropout: probability that an image's label is hidden from the network.
     """
 
     dataset: Any
@@ -45,6 +48,8 @@ class BatchSource:
     world: int = 1
     horizontal_flip: bool = False
     dropout: bool = False
+    num_classes: int | None = None
+    label_dropout: float = 0.0
 
     @property
     def images_per_step(self) -> int:
@@ -71,4 +76,10 @@ class BatchSource:
         keys = rng.generator(self.seed, "dropout", step).uniform(1, 2, self.images_per_step)[list(samples)]
         return MicroBatch(positions, images, times[list(samples)].astype(np.int32),
                           rng.normal(self.seed, "noise", step, samples, self.dataset.shape),
-                          keys.astype(np.float32) if self.dropout else None)
+                          keys.astype(np.float32) if self.dropout else None,
+                          self._classes(step, samples, positions) if self.num_classes else None)
+
+    def _classes(self, step: int, samples: range, positions: range) -> np.ndarray:
+        labels = self.dataset.take_labels(positions, self.seed)
+        hidden = rng.generator(self.seed, "label_dropout", step).random(self.images_per_step)[list(samples)]
+        return np.where(hidden < self.label_dropout, self.num_classes, labels).astype(np.int32)

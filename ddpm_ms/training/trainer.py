@@ -66,6 +66,7 @@ class Trainer:
         lr_warmup_steps: linear rise at the start.
         weight_decay: of "adamw".
         augment_horizontal_flip: mirror each image with probability 1/2.
+        label_dropout: with a class-conditional network, how often a label is hidden, so that it can do without.
         adam_betas: decay of the two moments.
         max_grad_norm: clip the gradient's global norm; 0 for no clipping.
         ema_decay: decay of the averaged weights per update.
@@ -102,6 +103,7 @@ class Trainer:
         lr_warmup_steps: int = 0,
         weight_decay: float = 0.0,
         augment_horizontal_flip: bool = False,
+        label_dropout: float = 0.1,
         adam_betas: Sequence[float] = (0.9, 0.99),
         max_grad_norm: float = 1.0,
         ema_decay: float = 0.995,
@@ -139,7 +141,8 @@ class Trainer:
                                     weight_decay, self.runtime.world)
         self.batches = BatchSource(
             self.dataset, diffusion.num_timesteps, train_batch_size, gradient_accumulate_every, seed,
-            self.runtime.rank, self.runtime.world, augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0)
+            self.runtime.rank, self.runtime.world, augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0,
+            getattr(self.model, "num_classes", None), label_dropout)
         self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps)
         self.step = 0
         self.skipped_steps = 0
@@ -245,7 +248,8 @@ class Trainer:
 
     def _gradient(self, batch: MicroBatch, coin: bool) -> Tensor:
         key = None if batch.dropout_key is None else Tensor(batch.dropout_key)
-        return self.train_step.gradient(Tensor(batch.images), Tensor(batch.t), Tensor(batch.noise), coin, None, key,
+        classes = None if batch.classes is None else Tensor(batch.classes)
+        return self.train_step.gradient(Tensor(batch.images), Tensor(batch.t), Tensor(batch.noise), coin, classes, key,
                                         _scalar(self.loss_scale.value))
 
     def _stop_if_hopeless(self, attempt: int, losses: list[Tensor], batches: list[MicroBatch]) -> None:
@@ -299,6 +303,7 @@ class Trainer:
         if hasattr(self.dataset, "__len__") and batch > len(self.dataset):
             raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every x "
                              f"devices), allowed: at most the {len(self.dataset)} of the data set")
+        self._check_labels()
         if c.optimizer == "adam" and c.weight_decay > 0:
             raise InputError(f"training.weight_decay is {c.weight_decay}, allowed with optimizer=adam: 0 (use adamw)")
         path = self.run_dir / "config.yaml"
@@ -309,6 +314,14 @@ class Trainer:
                                  "the same configuration, or another --run-dir")
         elif self.run_dir.exists() and (not self.run_dir.is_dir() or checkpoint.in_run(self.run_dir)):
             raise InputError(f"run directory {self.run_dir} is no run directory (it has no config.yaml), allowed: a new one")
+
+    def _check_labels(self) -> None:
+        classes, labels = getattr(self.model, "num_classes", None), self.dataset.labels
+        if classes and labels is None:
+            raise InputError(f"model.num_classes is {classes}, but the data has no labels, allowed: null")
+        if classes and not 0 <= labels.min() <= labels.max() < classes:
+            raise InputError(f"the data has labels {labels.min()} to {labels.max()}, allowed with model.num_classes={classes}: "
+                             f"0 to {classes - 1}")
 
     def _open_run(self) -> None:
         """Write what describes the run, once; from here on the log goes to log.txt too."""

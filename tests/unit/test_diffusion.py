@@ -156,3 +156,16 @@ def test_wrong_keywords_are_refused(tiny_unet, keywords, message):
 def test_wrong_sampling_arguments_are_refused(diffusion, keywords, message):
     with pytest.raises(InputError, match=message):
         diffusion.sample(**{"batch_size": 1, **keywords})
+
+
+def test_a_class_conditional_network_is_told_the_labels(tiny_unet):
+    diffusion = GaussianDiffusion(tiny_unet(num_classes=3), image_size=4, timesteps=20)
+    how = dict(steps=3, seed=0)
+    in_turn = diffusion.sample(4, **how)
+    np.testing.assert_array_equal(diffusion.sample(4, classes=[0, 1, 2, 0], **how), in_turn)
+    assert np.abs(diffusion.sample(4, classes=[1, 1, 2, 3], **how) - in_turn)[[0, 3]].max() > 1e-5
+    for classes, message in (([4, 0], "class is 4, allowed: 0 to 3"), ([0], "there are 1 classes for 2 images")):
+        with pytest.raises(InputError, match=message):
+            diffusion.sample(2, classes=classes, **how)
+    with pytest.raises(InputError, match="not class-conditional"):
+        GaussianDiffusion(tiny_unet(), image_size=4).sample(1, classes=[0], steps=1)

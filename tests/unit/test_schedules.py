@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpm_ms.diffusion.loss_weights import p2_weight
+from ddpm_ms.diffusion.loss_weights import min_snr_weight, p2_weight
 from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
 from ddpm_ms.diffusion.schedules import SCHEDULES, NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
@@ -81,3 +81,14 @@ def test_spacings_are_their_definitions(spacing, expected):
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(InputError, match=f"steps is {steps}, allowed: 1 to 1000"):
         sampling_steps(1000, steps)
+
+
+def test_min_snr_weighs_the_error_of_x0_alike_for_every_objective():
+    s = create_schedule("cosine", 1000)
+    abar, one_minus = s.alphas_cumprod, 1 - s.alphas_cumprod
+    # The errors that one unit of error in x0 makes in the noise and in v, squared.
+    of_noise, of_v = abar / one_minus, 1 / one_minus
+    on_x0 = min_snr_weight(s.snr, 5, "pred_x0")
+    np.testing.assert_allclose(on_x0, np.minimum(abar / one_minus, 5), rtol=1e-12)
+    np.testing.assert_allclose(min_snr_weight(s.snr, 5, "pred_noise") * of_noise, on_x0, rtol=1e-9)
+    np.testing.assert_allclose(min_snr_weight(s.snr, 5, "pred_v") * of_v, on_x0, rtol=1e-9)

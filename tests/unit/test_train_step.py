@@ -197,3 +197,18 @@ def test_the_learning_rate_of_the_call_is_the_one_that_is_used():
     # Adam's first step is the rate times the gradient's sign.
     np.testing.assert_allclose(abs(values(slow.weights) - start), 0.01, rtol=1e-3)
     np.testing.assert_allclose(abs(values(fast.weights) - start), 0.03, rtol=1e-3)
+
+
+def test_labels_follow_their_images_and_are_hidden_as_often_as_asked():
+    images = np.arange(50, dtype=np.float32).reshape(50, 1, 1, 1) / 50 * np.ones((50, 1, 4, 4), np.float32)
+    data = ArrayDataset(images, 1, labels=np.arange(50) % 7)
+
+    def batches(hide):
+        made = BatchSource(data, 1000, 40, 1, seed=5, num_classes=7, label_dropout=hide)
+        return [made.step(n)[0] for n in range(25)]
+
+    for batch in batches(0.0):
+        np.testing.assert_array_equal(batch.classes, np.round(batch.images[:, 0, 0, 0] * 50).astype(int) % 7)
+    hidden = np.concatenate([batch.classes for batch in batches(0.3)]) == 7
+    assert abs(hidden.mean() - 0.3) < 0.05
+    assert source(3, 1).step(0)[0].classes is None

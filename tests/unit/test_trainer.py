@@ -156,3 +156,14 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     shutil.rmtree(path)
     with pytest.raises(InputError, match="does not exist"):
         load_diffusion(path)
+
+
+def test_a_conditional_network_needs_labels_that_fit(tiny_unet, tmp_path):
+    from ddpm_ms.data import ArrayDataset
+
+    diffusion = GaussianDiffusion(tiny_unet(num_classes=3), image_size=4)
+    images = np.zeros((20, 4, 4), np.float32)
+    with pytest.raises(InputError, match=r"model.num_classes is 3, but the data has no labels"):
+        Trainer(diffusion, images, results_folder=tmp_path / "r")
+    with pytest.raises(InputError, match=r"the data has labels 0 to 4, allowed with model.num_classes=3: 0 to 2"):
+        Trainer(diffusion, ArrayDataset(images, 1, np.arange(20) % 5), results_folder=tmp_path / "r")
