@@ -52,6 +52,8 @@ class Conv2d(nn.Conv2d):
 class _Native(nn.Cell):
     """What the two native forms share: the operators of convolution.cpp; float32."""
 
+    prefix = ""  # of the functions' names
+
     def __init__(self, library: str, stride: int, padding: int) -> None:
         super().__init__()
         self.config = Tensor(np.array([stride, padding], np.int32))
@@ -60,10 +62,10 @@ class _Native(nn.Cell):
             height, width = ((x[i] + 2 * padding - weight[i]) // stride + 1 for i in (2, 3))
             return (x[0], weight[0], height, width)
 
-        self.forward = ops.Custom(f"{library}:conv2d_forward", out_shape, _first, func_type="aot")
+        self.forward = ops.Custom(f"{library}:conv2d_{self.prefix}forward", out_shape, _first, func_type="aot")
         self.backward_data = ops.Custom(f"{library}:conv2d_backward_data", _first, _first, func_type="aot")
         shapes, types = self.weight_gradients()
-        self.backward_weights = ops.Custom(f"{library}:conv2d_backward_weights", shapes, types, func_type="aot")
+        self.backward_weights = ops.Custom(f"{library}:conv2d_{self.prefix}backward_weights", shapes, types, func_type="aot")
 
 
 class _NativePlain(_Native):
@@ -78,6 +80,8 @@ class _NativePlain(_Native):
 
 
 class _NativeWithBias(_Native):
+    prefix = "bias_"
+
     def weight_gradients(self):
         return (lambda x, weight, config, dout: (weight, [weight[0]])), (lambda x, *others: (x, x))
 

@@ -50,7 +50,7 @@ def test_frechet_distance_has_its_closed_form():
 
 def test_real_digits_pass_and_noise_does_not():
     classifier = DigitsClassifier()
-    real = evaluate_digits(load_digits().load(range(256)), classifier)
+    real = evaluate_digits(load_digits().load(range(0, 1792, 7)), classifier)
     assert real.passed and real.confident > 0.9 and "PASSED" in str(real)
     noise = np.random.default_rng(0).uniform(0, 1, (256, 1, 8, 8))
     assert not evaluate_digits(noise, classifier).passed

@@ -368,15 +368,11 @@ int Guarded(Body body) {
   }
 }
 
-}  // namespace
+// MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
 
-extern "C" {
-
-// (x, weight, config) -> y, or (x, weight, config, bias) -> y
-int conv2d_forward(int count, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+int Forward(void **params, int64_t **shapes, bool has_bias) {
   return Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
-    bool has_bias = count == 5;
     auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeForward);
     if (has_bias) {
       conv->Run({params[0], params[1], params[3], params[4]});
@@ -384,6 +380,32 @@ int conv2d_forward(int count, void **params, int *, int64_t **shapes, const char
       conv->Run({params[0], params[1], params[3]});
     }
   });
+}
+
+int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
+  return Guarded([&] {
+    static std::map<Key, std::unique_ptr<Convolution>> cache;
+    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeBackwardWeights);
+    if (has_bias) {
+      conv->Run({params[0], params[3], params[4], params[5]});
+    } else {
+      conv->Run({params[0], params[3], params[4]});
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+// (x, weight, config) -> y
+int conv2d_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Forward(params, shapes, false);
+}
+
+// (x, weight, config, bias) -> y
+int conv2d_bias_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Forward(params, shapes, true);
 }
 
 // (x, weight, config, dy) -> dx
@@ -394,18 +416,14 @@ int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char
   });
 }
 
-// (x, weight, config, dy) -> dweight, or -> dweight, dbias
-int conv2d_backward_weights(int count, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Guarded([&] {
-    static std::map<Key, std::unique_ptr<Convolution>> cache;
-    bool has_bias = count == 6;
-    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeBackwardWeights);
-    if (has_bias) {
-      conv->Run({params[0], params[3], params[4], params[5]});
-    } else {
-      conv->Run({params[0], params[3], params[4]});
-    }
-  });
+// (x, weight, config, dy) -> dweight
+int conv2d_backward_weights(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return BackwardWeights(params, shapes, false);
+}
+
+// (x, weight, config, dy) -> dweight, dbias
+int conv2d_bias_backward_weights(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return BackwardWeights(params, shapes, true);
 }
 
 }  // extern "C"
