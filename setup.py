@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["ddpm_ms", "ddpm_ms.*"]),
     python_requires=">=3.9,<3.13",
     install_requires=[
-        "mindspore>=2.7,<2.11",
+        "mindspore>=2.9,<2.11",
         "numpy>=1.25,<2",  # MindSpore's binaries are built against NumPy 1
         "tqdm>=4.60",
         "pillow>=9.1",

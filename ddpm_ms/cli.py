@@ -18,6 +18,8 @@ from ddpm_ms.version import __version__
 
 log = logging.getLogger("ddpm_ms")
 
+GIF_IMAGES = 16  # as many of the images as an animation shows
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged, 2 a mistake in the input."""
@@ -152,7 +154,7 @@ def _draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | No
         nonlocal seen
         bar.update()
         if frames is not None and arguments.gif and seen < visited and seen % every == 0:
-            frames.append((x.asnumpy() + 1) / 2)
+            frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
         seen += 1
 
     batches = []

@@ -31,7 +31,7 @@ from ddpm_ms.version import __version__
 log = logging.getLogger("ddpm_ms")
 
 DEVICES = ("Ascend", "GPU", "CPU")
-MINDSPORE_VERSIONS = ((2, 7), (2, 10))  # oldest and newest that the tests were run on
+MINDSPORE_VERSIONS = ((2, 9), (2, 10))  # oldest and newest that the tests were run on
 _WHAT_TO_INSTALL = {
     "Ascend": "the CANN toolkit and kernels that match this MindSpore, then source its set_env.sh",
     "GPU": "the NVIDIA driver, CUDA and cuDNN of the versions this MindSpore was built for",

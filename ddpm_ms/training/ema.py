@@ -60,9 +60,10 @@ class EMA(nn.Cell):
 
     def _swap(self) -> None:
         for weight, shadow in zip(self.weights, self.shadow):
-            held = weight.asnumpy().copy()
-            weight.set_data(Tensor(shadow.asnumpy().copy()))
-            shadow.set_data(Tensor(held))
+            # In place: compiled graphs go on using the memory that they were compiled with.
+            held = Tensor(weight.asnumpy().copy())
+            ops.assign(weight, shadow)
+            ops.assign(shadow, held)
 
 
 _move = ops.MultitypeFuncGraph("ema_move")

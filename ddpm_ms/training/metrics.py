@@ -30,13 +30,15 @@ class Metrics:
         """Read the rows back, dropping those after ``step``: a resumed run writes them again."""
         if not self._path.is_file():
             return
-        rows = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        rows, lines = [], self._path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
             try:
                 rows.append(json.loads(line))
             except ValueError:  # a line cut off by a kill
                 continue
         self.rows = [row for row in rows if row["step"] <= step]
+        if len(self.rows) == len(lines):
+            return
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(partial, self._path)

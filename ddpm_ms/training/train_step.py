@@ -76,7 +76,8 @@ class TrainStep(nn.Cell):
     def reset(self) -> None:
         """Forget what `gradient` accumulated."""
         for accumulator in self.accumulators:
-            accumulator.set_data(ops.zeros(accumulator.shape, ms.float32))
+            # In place: a compiled graph goes on writing to the memory that it was compiled with.
+            ops.assign(accumulator, ops.zeros(accumulator.shape, ms.float32))
 
     def _scaled_loss(self, images, t, noise, self_cond, classes, dropout_key, loss_scale):
         losses = self.diffusion.losses(images, t, noise, self_cond, classes, dropout_key)
@@ -98,8 +99,6 @@ class TrainStep(nn.Cell):
         norm = self.sqrt(self.add_n(self.map(_square_sum, gradients)))
         # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
         finite = all_finite((norm,))
-        if self.accumulate_every > 1:
-            finite = ops.depend(finite, self.map(_zero, ops.depend(self.accumulators, norm)))
         if finite:
             if self.max_grad_norm > 0:
                 factor = self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
@@ -111,4 +110,7 @@ class TrainStep(nn.Cell):
             self.optimizer(gradients)
             if ema_rate > 0:
                 self.ema(ema_rate)
+        if self.accumulate_every > 1:
+            # Last: the branch above reads the accumulators when it runs, not where its inputs were written down.
+            self.map(_zero, self.accumulators)
         return finite, norm
