@@ -79,11 +79,11 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_metrics(make_trainer
         make_trainer(whole, model={"dropout": 0.1})
 
     # The checkpoint alone is enough to sample.
-    diffusion, found = load_diffusion(whole)
-    assert found.step == 4 and found.config == load_config(whole / "config.yaml")
+    diffusion, found = load_diffusion(parts)
+    assert found.step == 4 and found.config == load_config(parts / "config.yaml")
     sample = diffusion.sample(2, steps=3, seed=0)
     assert sample.shape == (2, 1, 4, 4)
-    raw, _ = load_diffusion(whole / "checkpoints" / "step_00000004", ema=False)
+    raw, _ = load_diffusion(parts / "checkpoints" / "step_00000004", ema=False)
     assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
 
 
