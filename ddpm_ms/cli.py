@@ -6,29 +6,32 @@ import argparse
 import dataclasses
 import logging
 import sys
+import time
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.config import Config, RuntimeConfig, load_config, to_yaml
-from ddpm_ms.errors import InputError, TrainingError, check_range
+from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, load_config, override_section, to_yaml
+from ddpm_ms.errors import EvaluationError, InputError, TrainingError, check_range
 from ddpm_ms.version import __version__
 
 log = logging.getLogger("ddpm_ms")
 
 GIF_IMAGES = 16  # as many of the images as an animation shows
+_SAMPLING_NAMES = {option.name for option in dataclasses.fields(SamplingConfig)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit status: 0 done, 1 training diverged, 2 a mistake in the input."""
+    """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
+    in the input."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()
         arguments.run(arguments)
-    except (InputError, TrainingError) as error:
+    except (InputError, TrainingError, EvaluationError) as error:
         print(f"ddpm-ms: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     return 0
@@ -63,18 +66,23 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """Draw images from a checkpoint: a grid, and by option single files, an array, and the reverse process as a GIF."""
+    """Draw or edit images with a checkpoint: a grid, and by option single files, an array, and the process as a GIF."""
     for name in ("num_images", "batch_size"):
-        check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+        if getattr(arguments, name) is not None:
+            check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    if arguments.mask and not arguments.init_image:
+        raise InputError("--mask without --init-image, allowed: with the image that it masks")
+    if arguments.interpolate and (arguments.init_image or arguments.mask):
+        raise InputError("--interpolate with --init-image or --mask, allowed: its two images alone")
     diffusion, checkpoint = _load(arguments)
     how = _sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
 
     out = Path(arguments.out or Path(arguments.checkpoint, "samples", "sample.png"))
     frames: list[np.ndarray] = []
-    images = _draw(diffusion, arguments, how, frames)
+    images, speed = _draw(diffusion, arguments, how, frames)
     visual.save_grid(images, out)
-    log.info("%s: %d images, %s, %s steps, seed %d", out, len(images), how["sampler"], how["steps"], how["seed"])
+    log.info("%s: %d images, %s, %s steps, seed %d; %s", out, len(images), how["sampler"], how["steps"], how["seed"], speed)
     if arguments.gif:
         visual.save_gif([*frames, images[:len(frames[0])]], arguments.gif)
         log.info("%s: the reverse process", arguments.gif)
@@ -88,17 +96,46 @@ def sample(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Judge samples of the digits recipe with a classifier trained on the real digits."""
+    """Judge a checkpoint: what a classifier says of its samples of digits, or the likelihood it gives its data."""
+    if arguments.metric == "bits_per_dim":
+        return bits_per_dim(arguments)
     from ddpm_ms.evaluation.digits import SAMPLES, evaluate_digits
 
-    arguments.num_images = SAMPLES
     diffusion, checkpoint = _load(arguments)
     if checkpoint.config.data.name != "digits":
-        raise InputError(f"{arguments.checkpoint} was trained on data {checkpoint.config.data.name}, allowed: digits")
-    report = evaluate_digits(_draw(diffusion, arguments, _sampling(arguments, checkpoint.config)))
+        raise InputError(f"{arguments.checkpoint} was trained on data {checkpoint.config.data.name}, allowed with "
+                         "--metric digits: digits")
+    arguments.num_images = arguments.num_images or SAMPLES
+    images, _ = _draw(diffusion, arguments, _sampling(arguments, checkpoint.config))
+    count = diffusion.model.num_classes
+    report = evaluate_digits(images, asked=np.resize(arguments.classes or np.arange(count), len(images)) if count else None)
     print(report)
     if not report.passed:
-        raise InputError(f"the samples of {arguments.checkpoint} do not pass")
+        raise EvaluationError(f"the samples of {arguments.checkpoint} do not pass")
+
+
+def bits_per_dim(arguments: argparse.Namespace) -> None:
+    """Print the variational bound over images of the checkpoint's data."""
+    from tqdm import tqdm
+
+    from ddpm_ms.data import create_dataset
+
+    diffusion, checkpoint = _load(arguments)
+    dataset = create_dataset(checkpoint.config.data)
+    count = min(arguments.num_images or 64, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    labels = None if not diffusion.model.num_classes else dataset.labels[chosen]
+    batch, found = min(arguments.batch_size, count), []
+    with tqdm(total=-(-count // batch) * diffusion.num_timesteps, unit="step", disable=not rt.stderr_is_terminal()) as bar:
+        for first in range(0, count, batch):
+            # The last batch is filled up and cut: another size would be another graph.
+            rows = np.resize(np.arange(first, min(first + batch, count)), batch)
+            bound = diffusion.bits_per_dim(dataset.load(chosen[rows]), classes=None if labels is None else labels[rows].tolist(),
+                                           first_index=first, callback=lambda done, of: bar.update())
+            found.append([x[:min(batch, count - first)] for x in (bound.total, bound.prior, bound.vb[:, 0])])
+    total, prior, decoder = (np.concatenate(column) for column in zip(*found))
+    print(f"bits/dim: {total.mean():.4f} +- {total.std() / len(total) ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
+          f"decoder {decoder.mean():.4f}, variance {diffusion.variance})")
 
 
 def visualize(arguments: argparse.Namespace) -> None:
@@ -136,35 +173,89 @@ def _load(arguments: argparse.Namespace):
 
 def _sampling(arguments: argparse.Namespace, config: Config) -> dict:
     """The recipe's way of sampling, with what the command line changes."""
-    how = dataclasses.asdict(config.sampling)
-    how.update({name: getattr(arguments, name) for name in how if getattr(arguments, name) is not None})
-    return how
+    given = {name: value for name, value in vars(arguments).items() if name in _SAMPLING_NAMES and value is not None}
+    return dataclasses.asdict(override_section(config.sampling, given))
 
 
-def _draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | None = None) -> np.ndarray:
-    """``num_images`` images in batches of one shape; fills ``frames`` with the process of the first batch."""
-    from tqdm import tqdm
+def _draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | None = None) -> tuple[np.ndarray, str]:
+    """The images that the arguments ask for, in batches of one shape, and how fast that was; fills ``frames`` with the process
+    of the first batch."""
+    draw, count = _what_to_draw(diffusion, arguments, how)
+    batch = min(arguments.batch_size, count)
+    batches, evaluations = [], 0
+    began = time.perf_counter()
+    with _progress() as bar:
 
-    count, batch = arguments.num_images, min(arguments.batch_size, arguments.num_images)
-    visited = how["steps"] or diffusion.num_timesteps
-    every = max(1, visited // 100)
-    seen = 0
+        def keep(done, transitions, x):
+            bar.total = -(-count // batch) * transitions
+            bar.update(done > 0)
+            # A hundred frames at most, of the first batch; the result follows.
+            first_batch = frames is not None and arguments.gif and not batches
+            if first_batch and done < transitions and done % max(1, transitions // 100) == 0:
+                frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
 
-    def keep(t, x, x_start):
-        nonlocal seen
-        bar.update()
-        if frames is not None and arguments.gif and seen < visited and seen % every == 0:
-            frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
-        seen += 1
-
-    batches = []
-    with tqdm(total=-(-count // batch) * visited, unit="step", disable=not rt.stderr_is_terminal()) as bar:
         for first in range(0, count, batch):
             # The last batch is drawn whole and cut: another size would be another graph.
-            chosen = arguments.classes
-            labels = chosen and [chosen[k % len(chosen)] for k in range(first, first + batch)]
-            batches.append(diffusion.sample(batch, first_index=first, classes=labels, callback=keep, **how))
-    return np.concatenate(batches)[:count]
+            labels = arguments.classes and [arguments.classes[k % len(arguments.classes)] for k in range(first, first + batch)]
+            batches.append(draw(batch, first, classes=labels, callback=keep))
+            evaluations += diffusion.nfe
+    seconds = time.perf_counter() - began
+    return np.concatenate(batches)[:count], f"NFE {evaluations // len(batches)}, {count / seconds:.2f} images/s"
+
+
+def _what_to_draw(diffusion, arguments: argparse.Namespace, how: dict) -> tuple[Callable, int]:
+    """(a function that draws one batch, how many images there will be)."""
+    count = getattr(arguments, "num_images", None)
+
+    def batch_of(images: np.ndarray, size: int, first: int) -> np.ndarray:
+        return images[np.arange(first, first + size) % len(images)]
+
+    if getattr(arguments, "interpolate", None):
+        first, second = (_images([path], diffusion) for path in arguments.interpolate)
+        count = count or 8
+        shares = np.linspace(0, 1, count)
+        arguments.batch_size = count  # the strip shares its noise, so it is one batch
+        return lambda size, _, **rest: diffusion.interpolate(first, second, shares, **rest, **how), count
+    if getattr(arguments, "init_image", None):
+        images = _images(arguments.init_image, diffusion)
+        count = count or len(images)
+        if arguments.mask:
+            mask = _mask(arguments.mask, diffusion)
+            return lambda size, first, **rest: diffusion.inpaint(batch_of(images, size, first), mask, first_index=first,
+                                                                 **rest, **how), count
+        return lambda size, first, **rest: diffusion.sample(size, first_index=first, init_images=batch_of(images, size, first),
+                                                            **rest, **how), count
+    return lambda size, first, **rest: diffusion.sample(size, first_index=first, **rest, **how), count or 64
+
+
+def _images(paths: Sequence[str], diffusion) -> np.ndarray:
+    """Image files as (N, C, H, W) in [0, 1], scaled and cropped as for training."""
+    from ddpm_ms.data.images import read_image
+
+    return np.stack([read_image(path, diffusion.image_size, diffusion.channels) for path in paths])
+
+
+def _mask(path: str, diffusion) -> np.ndarray:
+    """A mask file as (H, W) of 0 and 1: bright is known, dark is to be filled in."""
+    from PIL import Image
+
+    from ddpm_ms.data.images import read_image
+
+    height, width = diffusion.image_size
+    try:
+        with Image.open(path) as mask:
+            size = mask.size
+    except (OSError, ValueError) as error:
+        raise InputError(f"--mask {path}: {error}") from None
+    if size != (width, height):
+        raise InputError(f"--mask {path} is {size[0]}x{size[1]} pixels, allowed: {width}x{height}, the size of the images")
+    return (read_image(path, diffusion.image_size, 1)[0] > 0.5).astype(np.float32)
+
+
+def _progress():
+    from tqdm import tqdm
+
+    return tqdm(unit="step", disable=not rt.stderr_is_terminal())
 
 
 def _runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:
@@ -194,11 +285,14 @@ def _parser() -> argparse.ArgumentParser:
     trained = argparse.ArgumentParser(add_help=False)
     trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
-    trained.add_argument("--sampler", help="ddpm or ddim (default: the recipe's, as for all that follow)")
-    trained.add_argument("--steps", type=int, help="network evaluations, 1 to T")
-    trained.add_argument("--eta", type=float, help="noise of DDIM, 0 to 1")
-    trained.add_argument("--spacing", help="linspace, leading, trailing or quadratic")
-    trained.add_argument("--seed", type=int, help="image k of a seed is always the same image")
+    for option in dataclasses.fields(SamplingConfig):
+        flag, text = f"--{option.name.replace('_', '-')}", f"{option.metadata['help']} (default: the recipe's)"
+        if isinstance(option.default, bool):
+            trained.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif isinstance(option.default, tuple):
+            trained.add_argument(flag, nargs=len(option.default), default=None, metavar="X", help=text)
+        else:
+            trained.add_argument(flag, default=None, metavar="X", help=text)
     trained.add_argument("--classes", type=int, nargs="+", metavar="C",
                          help="labels for a class-conditional network, repeated over the images (default: all in turn)")
     trained.add_argument("--batch-size", type=int, default=64, help="images per network evaluation (default: 64)")
@@ -210,14 +304,21 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=train)
 
     command = commands.add_parser("sample", parents=[trained, device], help="draw images from a checkpoint")
-    command.add_argument("--num-images", "-n", type=int, default=64, help="how many (default: 64)")
+    command.add_argument("--num-images", "-n", type=int, help="how many (default: 64, or one per --init-image, or 8 between two)")
+    command.add_argument("--init-image", nargs="+", metavar="FILE", help="redraw these instead of drawing from noise; --strength "
+                         "says how much, --invert how they are brought there")
+    command.add_argument("--mask", metavar="FILE", help="with --init-image: keep what is bright, fill in what is dark (RePaint)")
+    command.add_argument("--interpolate", nargs=2, metavar="FILE", help="draw a strip from one image to the other")
     command.add_argument("--out", metavar="PNG", help="the grid (default: samples/sample.png in the run)")
     command.add_argument("--gif", metavar="GIF", help="also write the reverse process")
     command.add_argument("--npz", metavar="NPZ", help="also write the images as uint8 (N, H, W, C)")
     command.add_argument("--files", metavar="DIR", help="also write one PNG per image")
     command.set_defaults(run=sample)
 
-    command = commands.add_parser("evaluate", parents=[trained, device], help="judge samples of the digits recipe")
+    command = commands.add_parser("evaluate", parents=[trained, device], help="judge a checkpoint")
+    command.add_argument("--metric", choices=("digits", "bits_per_dim"), default="digits",
+                         help="digits: what a classifier says of the samples; bits_per_dim: the bound on -log2 p(data)")
+    command.add_argument("--num-images", "-n", type=int, help="how many (default: 256 samples, or 64 images of the data)")
     command.set_defaults(run=evaluate, gif=None)
 
     command = commands.add_parser("visualize", parents=[recipe, device], help="draw an image noised at chosen steps")

@@ -20,11 +20,17 @@ from ddpm_ms.errors import InputError, check_choice, check_range, did_you_mean
 
 Device = Literal["auto", "Ascend", "GPU", "CPU"]
 ImageSize = Union[int, Tuple[int, int]]
+Variance = Literal["fixed_small", "fixed_large", "learned"]
 
 
 def _within(default: Any, low: float | None = None, high: float | None = None) -> Any:
     """A dataclass field whose value (or every element of it) must lie in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def _option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """As `_within`, with the text that the command line's ``--help`` shows."""
+    return field(default=default, metadata={"low": low, "high": high, "help": help})
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,18 @@ class DiffusionConfig:
 
     timesteps: int = _within(1000, 1)
     objective: Literal["pred_noise", "pred_x0", "pred_v"] = "pred_v"
-    beta_schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    beta_schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "quadratic"] = "cosine"
+    betas: Optional[Tuple[float, ...]] = _within(None, 0.0, 1.0)  # a schedule of your own instead
+    rescale_betas_zero_snr: bool = False  # no signal at the last step
     loss_type: Literal["l1", "l2", "huber"] = "l2"
+    loss_weight: Optional[Literal["none", "p2", "min_snr", "soft_min_snr", "truncated_snr"]] = None
     p2_loss_weight_gamma: float = _within(0.0, 0.0)
     p2_loss_weight_k: float = _within(1.0, 0.0)
     min_snr_loss_weight: bool = False
     min_snr_gamma: float = _within(5.0, 1e-9)
-    variance: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    normalize_loss_weight: bool = False
+    vb_loss_weight: float = _within(0.001, 0.0)  # with model.learned_variance
+    variance: Optional[Variance] = None  # learned where the network learns it, else fixed_small
     auto_normalize: bool = True
 
 
@@ -100,6 +111,7 @@ class TrainingConfig:
     lr_warmup_steps: int = _within(0, 0)
     weight_decay: float = _within(0.0, 0.0)
     augment_horizontal_flip: bool = False  # mirror each image with probability 1/2
+    timestep_sampling: Literal["uniform", "antithetic", "stratified", "loss_second_moment"] = "uniform"
     label_dropout: float = _within(0.1, 0.0, 1.0)  # with num_classes: how often a label is hidden
     adam_betas: Tuple[float, float] = _within((0.9, 0.99), 0.0, 0.9999999)
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
@@ -116,13 +128,27 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How images are drawn while training and, unless told otherwise, by ``ddpm-ms sample``."""
+    """How images are drawn: while training, by ``ddpm-ms sample``, and by every drawing method of `GaussianDiffusion`."""
 
-    sampler: Literal["ddpm", "ddim"] = "ddim"
-    steps: Optional[int] = _within(50, 1)  # None: every step of the process
-    eta: float = _within(0.0, 0.0, 1.0)
-    spacing: Literal["linspace", "leading", "trailing", "quadratic"] = "linspace"
-    seed: int = _within(0, 0, 2**63 - 1)
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = _option(
+        "ddim", "the method; see the table of samplers in README.md")
+    steps: Optional[int] = _option(50, "transitions, 1 to T; null: all T", 1)
+    eta: float = _option(0.0, "noise of ddim: 0 is deterministic, 1 is DDPM", 0.0, 1.0)
+    spacing: Literal["linspace", "leading", "trailing", "quadratic", "karras", "log_snr"] = _option(
+        "linspace", "which steps are visited")
+    variance: Optional[Variance] = _option(None, "of ddpm; null: the process's own")
+    clip_x_start: bool = _option(True, "keep every estimate of the image in its range")
+    dynamic_threshold: Optional[float] = _option(None, "clip at this quantile of the estimate's size, and scale", 0.5, 1.0)
+    rederive_pred_noise: bool = _option(True, "after clipping, the noise follows from the clipped image")
+    guidance_scale: float = _option(1.0, "classifier-free guidance; 1: none, 0: unconditional", 0.0)
+    guidance_rescale: float = _option(0.0, "share of the contrast that guidance is to leave as it was", 0.0, 1.0)
+    guidance_interval: Tuple[float, float] = _option((0.0, 1.0), "guide only in this part of the process, 0 clean, 1 noise",
+                                                     0.0, 1.0)
+    strength: float = _option(0.6, "share of the steps by which a given image is redrawn", 0.0, 1.0)
+    invert: bool = _option(False, "bring a given image to its noise level by DDIM inversion, not by noise")
+    resamplings: int = _option(10, "inpainting: how often each stretch is walked", 1)
+    jump_length: int = _option(10, "inpainting: transitions in a stretch", 1)
+    seed: int = _option(0, "image k of a seed is always the same image", 0, 2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -163,6 +189,17 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 def config_from_dict(tree: dict) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     return _build(Config, tree, "")
+
+
+def section_from_dict(section: type, values: dict) -> Any:
+    """One section, such as `SamplingConfig`, from its keys; the same errors as `load_config`."""
+    return _build(section, values, "")
+
+
+def override_section(section: Any, texts: dict[str, Any]) -> Any:
+    """``section`` with the keys in ``texts`` replaced; a text is read as YAML, as in ``section.key=value``."""
+    values = {key: _parse_value(key, text) for key, text in texts.items()}
+    return section_from_dict(type(section), {**_plain(dataclasses.asdict(section)), **values})
 
 
 def to_yaml(config: Config) -> str:
@@ -229,13 +266,20 @@ def _parse_override(text: str) -> dict:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"override {text!r}, allowed: section.key=value")
-    try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override {text!r}: the value is not valid YAML") from None
+    tree = _parse_value(f"override {text!r}: the value", value)
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return tree
+
+
+def _parse_value(name: str, value: Any) -> Any:
+    """What YAML makes of a text, or of each text of a list; anything else as it is."""
+    if isinstance(value, list):
+        return [_parse_value(name, item) for item in value]
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        raise InputError(f"{name} is not valid YAML") from None
 
 
 def _build(cls: type, tree: Any, prefix: str) -> Any:
@@ -299,6 +343,8 @@ def _describe(hint: Any) -> str:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Union:
         return " or ".join(_describe(option) for option in args)
+    if origin is Literal:
+        return ", ".join(map(str, args))
     if origin is tuple:
         inner = _describe(args[0])
         return f"a list of {inner}s" if args[-1] is Ellipsis else f"a list of {len(args)} {inner}s"

@@ -18,6 +18,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on (the loss diverged). One line; the command line prints it and exits with status 1."""
 
 
+class EvaluationError(RuntimeError):
+    """An evaluation ran and its result is below what is asked of it; the command line exits with status 1."""
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the nearest allowed name, or an empty string when none is near."""
     near = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)

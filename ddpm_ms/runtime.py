@@ -145,6 +145,15 @@ def seed_weights(seed: int) -> None:
     ms.set_seed(seed % 2**32)
 
 
+def gather(values: Any, runtime: Runtime) -> Any:
+    """The 1-D tensor ``values`` of every rank, in the order of the ranks, as one array. All ranks must call it."""
+    if runtime.world == 1:
+        return values.asnumpy()
+    from mindspore import ops
+
+    return ops.AllGather()(values).asnumpy()
+
+
 def compiled(method: Callable) -> Callable:
     """``method`` as one graph, or unchanged in PyNative mode.
 

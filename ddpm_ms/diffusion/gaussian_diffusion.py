@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-from typing import Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms import rng, runtime
-from ddpm_ms.diffusion.loss_weights import min_snr_weight, p2_weight
-from ddpm_ms.diffusion.samplers import SAMPLERS, sampling_steps
+from ddpm_ms import runtime
+from ddpm_ms.config import SamplingConfig, section_from_dict
+from ddpm_ms.diffusion.denoiser import noise_and_start
+from ddpm_ms.diffusion.generation import Generation, slerp
+from ddpm_ms.diffusion.likelihood import BitsPerDim, discretized_gaussian_nll, normal_kl, prior_kl
+from ddpm_ms.diffusion.loss_weights import create_loss_weight
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError, check_choice, check_range
 
 OBJECTIVES = ("pred_noise", "pred_x0", "pred_v")
 LOSSES = ("l1", "l2", "huber")
-VARIANCES = ("fixed_small", "fixed_large")
+VARIANCES = ("fixed_small", "fixed_large", "learned")
 
 
 class ModelPrediction(NamedTuple):
@@ -31,20 +35,29 @@ class GaussianDiffusion(nn.Cell):
     """Gaussian diffusion over images (DDPM, arXiv:2006.11239).
 
     Args:
-        model: network (x, t, x_self_cond, classes, dropout_key) -> (B, C, H, W), see `ddpm_ms.Unet`.
+        model: network (x, t, x_self_cond, classes, dropout_key) -> (B, C, H, W), see `ddpm_ms.Unet`. With twice the channels
+            (``learned_variance``) the second half spans the variance, and the loss is the hybrid one (arXiv:2102.09672,
+            equation 16).
         image_size: pixels, or (height, width).
         timesteps: T, length of the process.
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
             denoising-diffusion-pytorch does. Default: all steps of DDPM.
         objective: what the network predicts: "pred_noise", "pred_x0" or "pred_v" (arXiv:2202.00512, appendix D).
-        beta_schedule: "linear", "cosine" or "sigmoid".
+        beta_schedule: "linear", "scaled_linear", "cosine", "sigmoid" or "quadratic".
+        betas: ``timesteps`` numbers in (0, 1) instead of a named schedule.
+        rescale_betas_zero_snr: leave no signal at the last step (arXiv:2305.08891); not with "pred_noise".
         loss_type: "l1", "l2" or "huber" (delta 1).
+        loss_weight: "none", "p2", "min_snr", "soft_min_snr" or "truncated_snr", see `loss_weights`. Default: what the next
+            three keywords say, which without them is none.
         p2_loss_weight_gamma: strength of P2 weighting (arXiv:2204.00227), 0 for none.
         p2_loss_weight_k: its constant, 1 in the paper.
         min_snr_loss_weight: weight every noise level by min(SNR, gamma) of the error of x0 (arXiv:2303.09556).
-        min_snr_gamma: its gamma, 5 in the paper.
+        min_snr_gamma: gamma of the two min-SNR weights, 5 in the paper.
+        normalize_loss_weight: scale the weight to mean 1 over all steps.
+        vb_loss_weight: with learned variance, the share of the variational bound in the loss, 0.001 in the paper.
         ddim_sampling_eta: default ``eta`` of DDIM, 0 to 1.
-        variance: of DDPM sampling: "fixed_small" (posterior) or "fixed_large" (beta, the paper's CIFAR-10 choice).
+        variance: of DDPM sampling and the bound: "fixed_small" (posterior), "fixed_large" (beta, the paper's CIFAR-10
+            choice) or "learned". Default: "learned" if the network has learned it, else "fixed_small".
         auto_normalize: images are [0, 1] outside and [-1, 1] inside; False: they are [-1, 1] outside as well.
 
     Inputs:
@@ -73,13 +86,18 @@ class GaussianDiffusion(nn.Cell):
         sampling_timesteps: int | None = None,
         objective: str = "pred_v",
         beta_schedule: str = "cosine",
+        betas: Sequence[float] | None = None,
+        rescale_betas_zero_snr: bool = False,
         loss_type: str = "l2",
+        loss_weight: str | None = None,
         p2_loss_weight_gamma: float = 0.0,
         p2_loss_weight_k: float = 1.0,
         min_snr_loss_weight: bool = False,
         min_snr_gamma: float = 5.0,
+        normalize_loss_weight: bool = False,
+        vb_loss_weight: float = 0.001,
         ddim_sampling_eta: float = 0.0,
-        variance: str = "fixed_small",
+        variance: str | None = None,
         auto_normalize: bool = True,
     ) -> None:
         hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__", "model")}
@@ -87,8 +105,8 @@ class GaussianDiffusion(nn.Cell):
         self.hparams = hparams
         self.objective = check_choice("objective", objective, OBJECTIVES)
         self.loss_type = check_choice("loss_type", loss_type, LOSSES)
-        self.variance = check_choice("variance", variance, VARIANCES)
         self.ddim_sampling_eta = check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
+        self.vb_loss_weight = check_range("vb_loss_weight", vb_loss_weight, 0)
         self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if hasattr(model, "check_image_size"):
             model.check_image_size(*self.image_size)
@@ -96,24 +114,59 @@ class GaussianDiffusion(nn.Cell):
         self.channels = model.channels
         self.self_condition = getattr(model, "self_condition", False)
         self.auto_normalize = auto_normalize
-        if getattr(model, "out_dim", self.channels) != self.channels:
-            raise InputError(f"the network has {model.out_dim} output channels, allowed: its {self.channels} input channels")
+        self.learned_variance = self._learns_variance()
+        self.variance = self.check_variance(variance or ("learned" if self.learned_variance else "fixed_small"))
 
-        self.schedule = create_schedule(beta_schedule, timesteps)
+        self.schedule = create_schedule(beta_schedule, timesteps, betas, rescale_betas_zero_snr)
+        if objective == "pred_noise" and self.schedule.snr[-1] == 0:
+            raise InputError("objective is 'pred_noise' where the last step has no signal (rescale_betas_zero_snr): the noise "
+                             "says nothing about the image there, allowed: pred_x0, pred_v")
         self.num_timesteps = timesteps
         self.sampling_timesteps = check_range("sampling_timesteps", sampling_timesteps or timesteps, 1, timesteps)
-        # float64 to float32 once, here. Plain tensors, not parameters: never averaged, never saved.
-        for name in ("sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
-                     "sqrt_recipm1_alphas_cumprod"):
-            setattr(self, name, Tensor(getattr(self.schedule, name), ms.float32))
-        weight = p2_weight(self.schedule.snr, p2_loss_weight_gamma, p2_loss_weight_k)
-        if min_snr_loss_weight:
-            weight = weight * min_snr_weight(self.schedule.snr, min_snr_gamma, objective)
+        self.nfe = 0  # network evaluations of the last sampling, a batched pair of guidance counted once
+        self._set_tables()
+        weight = create_loss_weight(
+            _weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight), self.schedule.snr, objective,
+            p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k, min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
         self.loss_weight = Tensor(weight, ms.float32)
-        self.gather, self.reshape, self.cast = ops.Gather(), ops.Reshape(), ops.Cast()
+        self.gather, self.reshape, self.cast, self.split = ops.Gather(), ops.Reshape(), ops.Cast(), ops.Split(1, 2)
         self.mean, self.square, self.abs = ops.ReduceMean(), ops.Square(), ops.Abs()
         self.minimum, self.maximum, self.stop_gradient = ops.Minimum(), ops.Maximum(), ops.stop_gradient
-        self._denoise_graph: Callable | None = None
+        self._network_graph: Callable | None = None
+
+    def _learns_variance(self) -> bool:
+        """Whether the network's output has a second half."""
+        outputs = getattr(self.model, "out_dim", self.channels)
+        if outputs not in (self.channels, 2 * self.channels):
+            raise InputError(f"the network has {outputs} output channels, allowed: its {self.channels} input channels, or "
+                             f"with learned variance {2 * self.channels}")
+        return outputs != self.channels
+
+    def _set_tables(self) -> None:
+        """float64 to float32 once, here. Plain tensors, not parameters: never averaged, never saved."""
+        s = self.schedule
+        # At step 0, where DDPM adds no noise, these are the variances of the bound's decoder.
+        small = s.posterior_log_variance_clipped
+        large = np.append(small[:1], np.log(s.betas[1:]))
+        tables = {
+            "sqrt_alphas_cumprod": s.sqrt_alphas_cumprod,
+            "sqrt_one_minus_alphas_cumprod": s.sqrt_one_minus_alphas_cumprod,
+            "posterior_mean_coef1": s.posterior_mean_coef1,
+            "posterior_mean_coef2": s.posterior_mean_coef2,
+            "posterior_variance": s.posterior_variance,
+            "posterior_log_variance_clipped": small,
+            "log_betas": np.log(s.betas),
+            "model_log_variance": large if self.variance == "fixed_large" else small,
+        }
+        for name, table in tables.items():
+            setattr(self, name, Tensor(table, ms.float32))
+
+    def check_variance(self, variance: str) -> str:
+        """``variance`` if it is one that this process can sample with."""
+        check_choice("variance", variance, VARIANCES)
+        if variance == "learned" and not self.learned_variance:
+            raise InputError("variance is 'learned', allowed with a network of learned_variance=False: fixed_small, fixed_large")
+        return variance
 
     # The forward process.
 
@@ -122,15 +175,21 @@ class GaussianDiffusion(nn.Cell):
         return (self._at(self.sqrt_alphas_cumprod, t) * x_start
                 + self._at(self.sqrt_one_minus_alphas_cumprod, t) * noise)
 
+    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and log-variance of q(x_{t-1} | x_t, x_0) (arXiv:2006.11239, equations 6 and 7).
+
+        The variance is 0 at t = 0; the logarithm there is that of t = 1.
+        """
+        mean = self._at(self.posterior_mean_coef1, t) * x_start + self._at(self.posterior_mean_coef2, t) * x_t
+        return mean, self._at(self.posterior_variance, t), self._at(self.posterior_log_variance_clipped, t)
+
     def predict_start_from_noise(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x0 such that `q_sample` with ``noise`` gives ``x_t``."""
-        return (self._at(self.sqrt_recip_alphas_cumprod, t) * x_t
-                - self._at(self.sqrt_recipm1_alphas_cumprod, t) * noise)
+        return (x_t - self._at(self.sqrt_one_minus_alphas_cumprod, t) * noise) / self._at(self.sqrt_alphas_cumprod, t)
 
     def predict_noise_from_start(self, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
         """Noise such that `q_sample` of ``x_start`` gives ``x_t``."""
-        return ((self._at(self.sqrt_recip_alphas_cumprod, t) * x_t - x_start)
-                / self._at(self.sqrt_recipm1_alphas_cumprod, t))
+        return (x_t - self._at(self.sqrt_alphas_cumprod, t) * x_start) / self._at(self.sqrt_one_minus_alphas_cumprod, t)
 
     def predict_v(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """sqrt(abar_t) noise - sqrt(1 - abar_t) x0 (arXiv:2202.00512, appendix D)."""
@@ -145,26 +204,33 @@ class GaussianDiffusion(nn.Cell):
     # The network's output.
 
     def model_predictions(self, x: Tensor, t: Tensor, x_self_cond: Tensor | None = None, classes: Tensor | None = None,
-                          dropout_key: Tensor | None = None, clip_x_start: bool = True) -> ModelPrediction:
+                          dropout_key: Tensor | None = None, clip_x_start: bool = True,
+                          rederive_pred_noise: bool = True) -> ModelPrediction:
         """Noise and x0 as the network sees them in ``x`` (B, C, H, W) at ``t`` (B,).
 
-        With ``clip_x_start`` x0 is kept in [-1, 1] and the noise is derived from the clipped x0, so that the two agree.
+        With ``clip_x_start`` x0 is kept in [-1, 1], and with ``rederive_pred_noise`` the noise is that of the clipped x0.
         """
-        return ModelPrediction(*self._predict(x, t, x_self_cond, classes, dropout_key, clip_x_start))
-
-    def _predict(self, x, t, x_self_cond, classes, dropout_key, clip_x_start):
-        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
-        if self.objective == "pred_noise":
-            x_start = self.predict_start_from_noise(x, t, output)
-        elif self.objective == "pred_x0":
-            x_start = output
-        else:
-            x_start = self.predict_start_from_v(x, t, output)
+        output, _ = self._output(x, t, x_self_cond, classes, dropout_key)
+        noise, x_start = self._noise_and_start(output, x, t)
         if clip_x_start:
-            x_start = self.minimum(self.maximum(x_start, -1.0), 1.0)
-        if self.objective == "pred_noise" and not clip_x_start:
-            return output, x_start
-        return self.predict_noise_from_start(x, t, x_start), x_start
+            x_start = self._clip(x_start)
+            if rederive_pred_noise:
+                noise = self.predict_noise_from_start(x, t, x_start)
+        return ModelPrediction(noise, x_start)
+
+    def _output(self, x, t, x_self_cond, classes, dropout_key):
+        """The network's prediction in float32 and, where it learns the variance, what it says of that (else None)."""
+        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
+        if self.learned_variance:
+            return self.split(output)
+        return output, None
+
+    def _noise_and_start(self, output, x, t):
+        return noise_and_start(self.objective, output, x, self._at(self.sqrt_alphas_cumprod, t),
+                               self._at(self.sqrt_one_minus_alphas_cumprod, t))
+
+    def _clip(self, x_start):
+        return self.minimum(self.maximum(x_start, -1.0), 1.0)
 
     # Training.
 
@@ -176,17 +242,22 @@ class GaussianDiffusion(nn.Cell):
         x_self_cond = None
         if self_cond:
             # The same estimate, clipped the same way, that sampling will feed back (arXiv:2208.04202, section 3.2).
-            estimate = self._predict(x, t, None, classes, dropout_key, True)
-            x_self_cond = self.stop_gradient(estimate[1])
-        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
+            estimate, _ = self._output(x, t, None, classes, dropout_key)
+            x_self_cond = self.stop_gradient(self._clip(self._noise_and_start(estimate, x, t)[1]))
+        output, variance = self._output(x, t, x_self_cond, classes, dropout_key)
         if self.objective == "pred_noise":
             target = noise
         elif self.objective == "pred_x0":
             target = x_start
         else:
             target = self.predict_v(x_start, t, noise)
-        per_image = self.mean(self._distance(output - target), (1, 2, 3))
-        return per_image * self.gather(self.loss_weight, t, 0)
+        per_image = self.mean(self._distance(output - target), (1, 2, 3)) * self.gather(self.loss_weight, t, 0)
+        if self.learned_variance:
+            # The bound teaches the variance alone: its mean is not differentiated (arXiv:2102.09672, section 3.1).
+            estimate = self.stop_gradient(self._noise_and_start(output, x, t)[1])
+            bound = self._vb_terms(x_start, x, t, estimate, self._log_variance(variance, t))
+            per_image = per_image + self.vb_loss_weight * self.num_timesteps * bound
+        return per_image
 
     def construct(self, img: Tensor, t: Tensor | None = None, noise: Tensor | None = None, self_cond: bool | None = None,
                   classes: Tensor | None = None, dropout_key: Tensor | None = None) -> Tensor:
@@ -198,99 +269,172 @@ class GaussianDiffusion(nn.Cell):
             self_cond = self.self_condition and secrets.randbelow(2) == 1
         return self.losses(img, t, noise, self_cond, classes, dropout_key).mean()
 
+    # Likelihood.
+
+    def _log_variance(self, variance, t):
+        """Log-variance of p(x_{t-1} | x_t): fixed, or for an output in -1 .. 1 between the posterior's and beta's
+        (arXiv:2102.09672, equation 15)."""
+        if variance is None or self.variance != "learned":
+            return self._at(self.model_log_variance, t)
+        share = (variance + 1.0) * 0.5
+        return share * self._at(self.log_betas, t) + (1.0 - share) * self._at(self.posterior_log_variance_clipped, t)
+
+    def _vb_terms(self, x_start, x, t, estimate, log_variance):
+        """L_t of each image in bits per dimension, (B,), for the estimate of x0: a KL divergence, at t = 0 the decoder."""
+        true_mean, _, true_log_variance = self.q_posterior(x_start, x, t)
+        mean, _, _ = self.q_posterior(estimate, x, t)
+        divergence = self.mean(normal_kl(true_mean, true_log_variance, mean, log_variance), (1, 2, 3))
+        decoder = self.mean(discretized_gaussian_nll(x_start, mean, log_variance), (1, 2, 3))
+        return ops.select(t == 0, decoder, divergence) * (1.0 / math.log(2.0))
+
+    def bits_per_dim(self, img: np.ndarray, *, classes: Sequence[int] | None = None, seed: int = 0, first_index: int = 0,
+                     callback: Callable[[int, int], None] | None = None) -> BitsPerDim:
+        """The variational bound on the negative log-likelihood, every term, T network evaluations (arXiv:2006.11239,
+        equation 5), with the process's ``variance``.
+
+        Args:
+            img: (B, C, H, W) as for training; grey levels of 256.
+            classes: labels; default: none for every image.
+            seed, first_index: of the noise, as in `sample`.
+            callback: called with (steps done, of how many).
+
+        Returns:
+            `BitsPerDim`; its ``total`` (B,) is what papers print.
+        """
+        count = getattr(self.model, "num_classes", None)
+        run = Generation(self, SamplingConfig(sampler="ddpm", steps=None), len(img), seed=seed, first_index=first_index,
+                         classes=[count] * len(img) if count and classes is None else classes)
+        x_start = Tensor(run.inside(img))
+        vb, mse = np.empty((len(img), self.num_timesteps)), np.empty((len(img), self.num_timesteps))
+        with run.evaluating():
+            for step in reversed(range(self.num_timesteps)):
+                t, noise = Tensor(np.full(len(img), step), ms.int32), run.noise(step)
+                x = self.q_sample(x_start, t, noise)
+                seen = run.denoise(x, step)
+                variance = None if seen.variance_fraction is None else seen.variance_fraction * 2 - 1
+                terms = self._vb_terms(x_start, x, t, seen.pred_x_start, self._log_variance(variance, t))
+                vb[:, step] = terms.asnumpy()
+                mse[:, step] = ops.square(seen.pred_noise - noise).mean((1, 2, 3)).asnumpy()
+                if callback is not None:
+                    callback(self.num_timesteps - step, self.num_timesteps)
+        prior = prior_kl(x_start.asnumpy(), self.schedule.alphas_cumprod[-1]).mean((1, 2, 3)) / math.log(2)
+        return BitsPerDim(prior + vb.sum(1), prior, vb, mse)
+
     # Sampling.
 
     def sample(
         self,
         batch_size: int = 16,
         *,
-        sampler: str | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        spacing: str = "linspace",
         seed: int | None = None,
         first_index: int = 0,
         classes: Sequence[int] | None = None,
-        callback: Callable[[int, Tensor, Tensor], None] | None = None,
+        init_images: np.ndarray | None = None,
+        latents: np.ndarray | None = None,
+        guidance_fn: Callable[[Tensor, int, Tensor | None], Tensor] | None = None,
+        callback: Callable[[int, int, Tensor], None] | None = None,
+        return_all_timesteps: bool = False,
+        **options: Any,
     ) -> np.ndarray:
-        """Draw images.
+        """Draw images, or redraw given ones.
 
         Args:
             batch_size: how many, all in one batch.
-            sampler: "ddpm" or "ddim". Default: "ddpm" for all steps, else "ddim".
-            steps: network evaluations, 1 to T. Default: ``sampling_timesteps``.
-            eta: noise of DDIM, 0 to 1. Default: ``ddim_sampling_eta``.
-            spacing: which steps are visited, see `samplers.spacing`.
             seed: image k of a seed is the same whatever the batch; None draws a new seed.
             first_index: number of the first image: 16 images from 0 are 8 from 0 and 8 from 8.
             classes: one label per image, 0 to num_classes (which stands for "no class"). Default for a class-conditional
                 network: image k has class k modulo num_classes.
-            callback: called after each evaluation with (t, x_t, x0 estimate), tensors in [-1, 1].
+            init_images: (B or 1, C, H, W) to begin with instead of pure noise; ``strength`` says how much of them is redrawn
+                ("SDEdit", arXiv:2108.01073), ``invert`` that DDIM inversion, not noise, brings them there.
+            latents: (B or 1, C, H, W) what to begin with, as `invert` returns it.
+            guidance_fn: (x, t, classes) -> gradient of log p(y | x), for classifier guidance (arXiv:2105.05233).
+            callback: called at the beginning and after each transition with (done, of how many, x in [-1, 1]).
+            return_all_timesteps: return what was there after each transition, too.
+            options: keywords of `ddpm_ms.config.SamplingConfig`: sampler, steps, eta, spacing, guidance_scale, ...
+                Defaults: ``sampling_timesteps`` steps; sampler "ddpm" if those are all, else "ddim".
 
         Returns:
-            float32 (batch_size, C, H, W) in [0, 1] (in [-1, 1] without ``auto_normalize``).
+            float32 (batch_size, C, H, W) in [0, 1] (in [-1, 1] without ``auto_normalize``); with ``return_all_timesteps``
+            (batch_size, transitions + 1, C, H, W).
 
         Raises:
             InputError: an argument is not allowed.
         """
-        check_range("batch_size", batch_size, 1)
-        visited = sampling_steps(self.num_timesteps, self.sampling_timesteps if steps is None else steps, spacing)
-        sampler = sampler or ("ddpm" if len(visited) == self.num_timesteps else "ddim")
-        check_choice("sampler", sampler, SAMPLERS)
-        eta = check_range("eta", self.ddim_sampling_eta if eta is None else eta, 0, 1)
-        seed = secrets.randbits(63) if seed is None else check_range("seed", seed, 0, 2**63 - 1)
+        run = Generation(self, self._options(options), batch_size, seed=seed, first_index=first_index, classes=classes,
+                         guidance_fn=guidance_fn, callback=callback)
+        if init_images is not None:
+            x, steps = run.noised(init_images)
+        elif latents is not None:
+            x, steps = run.one_each(latents), run.steps
+        else:
+            x, steps = run.noise(-1), run.steps
+        return run.sampled(Tensor(x), steps, return_all_timesteps)
 
-        images = range(first_index, first_index + batch_size)
-        shape = (self.channels, *self.image_size)
+    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] = 0.5, *, seed: int | None = None,
+                    classes: Sequence[int] | None = None, callback: Callable | None = None, **options: Any) -> np.ndarray:
+        """Images between ``x1`` and ``x2``: both are brought to the level of ``strength``, interpolated there on the sphere,
+        and denoised (arXiv:2006.11239, figure 8; arXiv:2010.02502, section 5.3 with ``invert``).
 
-        def noise(i: int) -> Tensor:
-            return Tensor(rng.normal(seed, "sample", i + 1, images, shape))
+        Args:
+            x1, x2: (B or 1, C, H, W).
+            lam: share of ``x2``, one for all images or one each: [0, 0.25, 0.5, 0.75, 1] between two single images is a
+                strip of five.
+            seed, classes, callback, options: as for `sample`. Every image of the strip shares its noise.
 
-        labels = self._labels(classes, images)
-        was_training = self.model.training
-        self.model.set_train(False)
-        try:
-            x = SAMPLERS[sampler](self._denoiser(batch_size, labels, callback), noise(-1), visited, self.schedule, noise,
-                                  variance=self.variance, eta=eta)
-        finally:
-            self.model.set_train(was_training)
-        images = np.clip(x.asnumpy(), -1, 1)
-        return (images + 1) / 2 if self.auto_normalize else images
+        Returns:
+            (B, C, H, W), B the longest of ``x1``, ``x2`` and ``lam``.
+        """
+        lam = np.atleast_1d(np.asarray(lam, np.float64))
+        for share in lam:
+            check_range("lam", float(share), 0, 1)
+        count = max(len(x1), len(x2), len(lam))
+        if len(lam) not in (1, count):
+            raise InputError(f"lam has {len(lam)} entries for {count} images, allowed: 1 or {count}")
+        run = Generation(self, self._options(options), count, seed=seed, classes=classes, callback=callback,
+                         shared_noise=len(x1) == len(x2) == 1)
+        (a, steps), (b, _) = run.noised(x1), run.noised(x2, "endpoint")
+        return run.sampled(Tensor(slerp(a, b, lam).astype(np.float32)), steps)
 
-    def _labels(self, classes: Sequence[int] | None, images: range) -> Tensor | None:
-        """Checked labels (B,) for the network, or None if it takes none."""
-        count = getattr(self.model, "num_classes", None)
-        if not count:
-            if classes is not None:
-                raise InputError(f"classes are {list(classes)}, allowed with a network that is not class-conditional: none")
-            return None
-        labels = [k % count for k in images] if classes is None else list(classes)
-        if len(labels) != len(images):
-            raise InputError(f"there are {len(labels)} classes for {len(images)} images, allowed: one each")
-        for label in labels:
-            check_range("class", label, 0, count)
-        return Tensor(np.array(labels), ms.int32)
+    def inpaint(self, img: np.ndarray, mask: np.ndarray, *, seed: int | None = None, first_index: int = 0,
+                batch_size: int | None = None, classes: Sequence[int] | None = None, callback: Callable | None = None,
+                **options: Any) -> np.ndarray:
+        """Fill in what is unknown of ``img`` (RePaint, arXiv:2201.09865). The steps are DDPM's, whatever ``sampler`` says.
 
-    def _denoiser(self, batch_size: int, labels: Tensor | None, callback: Callable | None) -> Callable:
-        """(x, t) -> (eps, x0) for the samplers: one graph, t as a tensor, the last x0 carried to self-conditioning."""
-        if self._denoise_graph is None:
-            self._denoise_graph = runtime.compiled(self.denoise)
-        last = ops.zeros((batch_size, self.channels, *self.image_size), ms.float32) if self.self_condition else None
+        Args:
+            img: (B or 1, C, H, W), its range as for training; unknown pixels may hold anything finite.
+            mask: (H, W), or anything that broadcasts to the images: 1 where a pixel is known, 0 where it is not.
+            batch_size: how many; default as many as ``img`` has.
+            seed, first_index, classes, callback, options: as for `sample`; ``resamplings`` and ``jump_length`` are RePaint's.
 
-        def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            nonlocal last
-            eps, x_start = self._denoise_graph(x, Tensor(np.full(batch_size, t), ms.int32), last, labels)
-            if self.self_condition:
-                last = x_start
-            if callback is not None:
-                callback(t, x, x_start)
-            return eps, x_start
+        Returns:
+            (batch_size, C, H, W); known pixels are exactly those of ``img``.
+        """
+        run = Generation(self, self._options(options), batch_size or len(img), seed=seed, first_index=first_index,
+                         classes=classes, callback=callback)
+        return run.inpainted(img, mask)
 
-        return denoise
+    def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, callback: Callable | None = None,
+               **options: Any) -> np.ndarray:
+        """The noise that DDIM (eta 0) makes ``img`` of, (B, C, H, W): `sample` with it as ``latents`` and the same options
+        gives ``img`` back, the better the more steps. Clipping is off by default here, as it must be there."""
+        run = Generation(self, self._options({"clip_x_start": False, **options}), len(img), seed=0, classes=classes,
+                         callback=callback)
+        return run.inverted(run.inside(img), run.steps[::-1])
 
-    def denoise(self, x, t, x_self_cond, classes):
-        """What is compiled for sampling: `model_predictions` with x0 clipped."""
-        return self._predict(x, t, x_self_cond, classes, None, True)
+    def _options(self, given: dict) -> SamplingConfig:
+        """`SamplingConfig` from keywords, with this process's defaults."""
+        steps = given.get("steps", self.sampling_timesteps)
+        sampler = "ddpm" if steps in (None, self.num_timesteps) else "ddim"
+        return section_from_dict(SamplingConfig, {"sampler": sampler, "steps": steps, "eta": self.ddim_sampling_eta, **given})
+
+    def network_graph(self) -> Callable:
+        """(x, t, x_self_cond, classes) -> the network's plain output; one graph per shape of x, whatever the sampler."""
+        if self._network_graph is None:
+            self._network_graph = runtime.compiled(self._network)
+        return self._network_graph
+
+    def _network(self, x, t, x_self_cond, classes):
+        return self.cast(self.model(x, t, x_self_cond, classes, None), ms.float32)
 
     def _at(self, table: Tensor, t: Tensor) -> Tensor:
         """Entries ``t`` (B,) of a table (T,), shaped (B, 1, 1, 1)."""
@@ -304,3 +448,16 @@ class GaussianDiffusion(nn.Cell):
         size = self.abs(error)
         inner = self.minimum(size, 1.0)
         return 0.5 * self.square(inner) + (size - inner)
+
+
+def _weight_name(loss_weight: str | None, p2_gamma: float, min_snr: bool) -> str:
+    """The one weight that the keywords ask for."""
+    asked = {name for name, on in (("p2", p2_gamma != 0), ("min_snr", min_snr)) if on}
+    if loss_weight is not None:
+        asked.add(loss_weight)
+    if asked == {"p2"} and p2_gamma == 0:
+        raise InputError("p2_loss_weight_gamma is 0, allowed with loss_weight p2: above 0 (the paper: 0.5 or 1)")
+    if len(asked) > 1:
+        raise InputError(f"loss weights are {', '.join(sorted(asked))} (loss_weight, p2_loss_weight_gamma, "
+                         "min_snr_loss_weight), allowed: one of them")
+    return asked.pop() if asked else "none"

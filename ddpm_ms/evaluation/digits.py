@@ -24,6 +24,7 @@ class DigitsReport:
     classes: int  # how many of the ten classes appear
     distance: float  # Frechet distance to the training digits in the last hidden layer
     real_distance: float
+    agree: float | None = None  # fraction of samples that are recognised as the class that was asked for
 
     @property
     def passed(self) -> bool:
@@ -32,8 +33,9 @@ class DigitsReport:
                 and self.distance <= MAX_DISTANCE_RATIO * self.real_distance)
 
     def __str__(self) -> str:
+        asked = "" if self.agree is None else f"recognised as the class asked for: {self.agree:.1%}\n"
         return (f"digits recognised with p >= {CONFIDENT}: {self.confident:.1%} (needed {MIN_CONFIDENT:.0%}, real digits "
-                f"{self.real_confident:.1%})\nclasses seen: {self.classes} of 10\n"
+                f"{self.real_confident:.1%})\nclasses seen: {self.classes} of 10\n{asked}"
                 f"Frechet distance: {self.distance:.2f} (allowed {MAX_DISTANCE_RATIO * self.real_distance:.2f}, real digits "
                 f"{self.real_distance:.2f})\n{'PASSED' if self.passed else 'FAILED'}")
 
@@ -68,8 +70,10 @@ class DigitsClassifier:
         return hidden
 
 
-def evaluate_digits(images: np.ndarray, classifier: DigitsClassifier | None = None) -> DigitsReport:
-    """Judge samples (N, 1, 8, 8) in [0, 1]; N should be 256 for numbers that compare.
+def evaluate_digits(images: np.ndarray, classifier: DigitsClassifier | None = None,
+                    asked: np.ndarray | None = None) -> DigitsReport:
+    """Judge samples (N, 1, 8, 8) in [0, 1]; N should be 256 for numbers that compare. ``asked`` (N,): the labels that they
+    were asked for, if any.
 
     Raises:
         InputError: images of another shape.
@@ -85,4 +89,5 @@ def evaluate_digits(images: np.ndarray, classifier: DigitsClassifier | None = No
         classes=len(set(probabilities.argmax(1))),
         distance=frechet_distance(classifier.features(images), reference),
         real_distance=frechet_distance(classifier.features(classifier.held_out), reference),
+        agree=None if asked is None else float((probabilities.argmax(1) == asked).mean()),
     )

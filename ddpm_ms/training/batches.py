@@ -1,4 +1,4 @@
-"""What a micro-batch consists of, as a pure function of (seed, step)."""
+"""What a micro-batch consists of, but for its noise levels, as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class MicroBatch:
     """Inputs of one gradient, on the host."""
 
     positions: range  # in the stream of the data set
+    samples: slice  # in the global batch of the step
     images: np.ndarray  # float32 (B, C, H, W) in [0, 1]
-    t: np.ndarray  # int32 (B,)
     noise: np.ndarray  # float32 (B, C, H, W)
     dropout_key: np.ndarray | None  # float32 (B,) in [1, 2)
     classes: np.ndarray | None  # int32 (B,), num_classes where the label is hidden
@@ -28,7 +28,6 @@ class BatchSource:
 
     Args:
         dataset: see `ddpm_ms.data`.
-        timesteps: T.
         batch_size: images per rank and micro-batch.
         accumulate_every: micro-batches per optimizer step.
         seed: of the run.
@@ -40,7 +39,6 @@ class BatchSource:
     """
 
     dataset: Any
-    timesteps: int
     batch_size: int
     accumulate_every: int
     seed: int
@@ -58,28 +56,30 @@ class BatchSource:
 
     def step(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of optimizer step ``step`` (from 0)."""
-        times = rng.generator(self.seed, "timestep", step).integers(0, self.timesteps, self.images_per_step)
-        return [self._micro_batch(step, micro, times) for micro in range(self.accumulate_every)]
+        return [self._micro_batch(step, micro) for micro in range(self.accumulate_every)]
 
     def self_condition(self, step: int) -> bool:
         """The coin of step ``step``: one for all its images on all ranks, because it chooses the graph."""
         return bool(rng.generator(self.seed, "self_condition", step).random() < 0.5)
 
-    def _micro_batch(self, step: int, micro: int, times: np.ndarray) -> MicroBatch:
+    def _micro_batch(self, step: int, micro: int) -> MicroBatch:
         start = (micro * self.world + self.rank) * self.batch_size
-        samples = range(start, start + self.batch_size)
-        positions = range(step * self.images_per_step + samples[0], step * self.images_per_step + samples[-1] + 1)
+        samples = slice(start, start + self.batch_size)
+        positions = range(step * self.images_per_step + samples.start, step * self.images_per_step + samples.stop)
         images = self.dataset.take(positions, self.seed)
         if self.horizontal_flip:
-            flip = rng.generator(self.seed, "flip", step).random(self.images_per_step)[list(samples)] < 0.5
+            flip = self._draw("flip", step)[samples] < 0.5
             images[flip] = images[flip, :, :, ::-1]
-        keys = rng.generator(self.seed, "dropout", step).uniform(1, 2, self.images_per_step)[list(samples)]
-        return MicroBatch(positions, images, times[list(samples)].astype(np.int32),
-                          rng.normal(self.seed, "noise", step, samples, self.dataset.shape),
-                          keys.astype(np.float32) if self.dropout else None,
-                          self._classes(step, samples, positions) if self.num_classes else None)
+        noise = rng.normal(self.seed, "noise", step, range(samples.start, samples.stop), self.dataset.shape)
+        keys = (1 + self._draw("dropout", step)[samples]).astype(np.float32) if self.dropout else None
+        classes = self._classes(step, samples, positions) if self.num_classes else None
+        return MicroBatch(positions, samples, images, noise, keys, classes)
 
-    def _classes(self, step: int, samples: range, positions: range) -> np.ndarray:
+    def _classes(self, step: int, samples: slice, positions: range) -> np.ndarray:
         labels = self.dataset.take_labels(positions, self.seed)
-        hidden = rng.generator(self.seed, "label_dropout", step).random(self.images_per_step)[list(samples)]
-        return np.where(hidden < self.label_dropout, self.num_classes, labels).astype(np.int32)
+        hidden = self._draw("label_dropout", step)[samples] < self.label_dropout
+        return np.where(hidden, self.num_classes, labels).astype(np.int32)
+
+    def _draw(self, purpose: str, step: int) -> np.ndarray:
+        """One number in [0, 1) for every image of the step over all ranks."""
+        return rng.generator(self.seed, purpose, step).random(self.images_per_step)

@@ -43,21 +43,23 @@ class Metrics:
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(partial, self._path)
 
-    def add(self, losses: np.ndarray, t: np.ndarray, grad_norm: float) -> None:
-        """One optimizer step: losses and noise levels of its images, both (B,)."""
+    def add(self, losses: np.ndarray, t: np.ndarray, weights: np.ndarray | None, grad_norm: float) -> None:
+        """One optimizer step: losses, noise levels and weights (None for ones) of its images, each (B,)."""
         self._losses.append(losses)
         self._t.append(t)
+        self._weights.append(np.ones_like(losses) if weights is None else weights)
         self._norms.append(grad_norm)
         self._timed += losses.size
 
     def write(self, step: int, to_file: bool, **values: Any) -> dict[str, Any]:
         """End the interval at ``step``: append one row (one rank does so to the file too) and return it."""
-        losses, t = np.concatenate(self._losses), np.concatenate(self._t)
+        losses, t, weights = (np.concatenate(rows) for rows in (self._losses, self._t, self._weights))
         seconds = time.perf_counter() - self._since
-        row = {"step": step, "loss": float(losses.mean())}
+        row = {"step": step, "loss": float(np.average(losses, weights=weights))}
         for quarter in range(QUARTERS):
-            chosen = losses[t * QUARTERS // self._timesteps == quarter]
-            row[f"loss_q{quarter + 1}"] = float(chosen.mean()) if chosen.size else None
+            chosen = t * QUARTERS // self._timesteps == quarter
+            mean = float(np.average(losses[chosen], weights=weights[chosen])) if chosen.any() else None
+            row[f"loss_q{quarter + 1}"] = mean
         row.update(grad_norm=float(np.mean(self._norms)), images_per_second=self._timed / seconds, **values)
         self.rows.append(row)
         if to_file:
@@ -81,5 +83,6 @@ class Metrics:
     def _reset(self) -> None:
         self._losses: list[np.ndarray] = []
         self._t: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
         self._norms: list[float] = []
         self.restart_clock()

@@ -79,13 +79,15 @@ class TrainStep(nn.Cell):
             # In place: a compiled graph goes on writing to the memory that it was compiled with.
             ops.assign(accumulator, ops.zeros(accumulator.shape, ms.float32))
 
-    def _scaled_loss(self, images, t, noise, self_cond, classes, dropout_key, loss_scale):
+    def _scaled_loss(self, images, t, noise, self_cond, classes, dropout_key, weights, loss_scale):
         losses = self.diffusion.losses(images, t, noise, self_cond, classes, dropout_key)
-        return self.mean(losses) * loss_scale, losses
+        weighted = losses if weights is None else losses * weights
+        return self.mean(weighted) * loss_scale, losses
 
-    def _gradient(self, images, t, noise, self_cond, classes, dropout_key, loss_scale):
-        """Accumulate one micro-batch; returns its losses (B,). ``self_cond`` is a Python bool: one graph for each."""
-        (_, losses), gradients = self.value_and_grad(images, t, noise, self_cond, classes, dropout_key, loss_scale)
+    def _gradient(self, images, t, noise, self_cond, classes, dropout_key, weights, loss_scale):
+        """Accumulate one micro-batch; returns its losses (B,) before the ``weights`` (B,) of importance sampling, or None.
+        ``self_cond`` is a Python bool: one graph for each."""
+        (_, losses), gradients = self.value_and_grad(images, t, noise, self_cond, classes, dropout_key, weights, loss_scale)
         combine = _accumulate if self.accumulate_every > 1 else _store
         done = self.map(combine, self.accumulators, gradients)
         return ops.depend(losses, done)

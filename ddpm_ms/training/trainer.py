@@ -41,6 +41,7 @@ from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.learning_rate import learning_rate
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.metrics import Metrics
+from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 
 log = logging.getLogger("ddpm_ms")
@@ -66,6 +67,8 @@ class Trainer:
         lr_warmup_steps: linear rise at the start.
         weight_decay: of "adamw".
         augment_horizontal_flip: mirror each image with probability 1/2.
+        timestep_sampling: how t is drawn, see `timesteps.TimestepSampler`: "uniform", "antithetic", "stratified" or
+            "loss_second_moment".
         label_dropout: with a class-conditional network, how often a label is hidden, so that it can do without.
         adam_betas: decay of the two moments.
         max_grad_norm: clip the gradient's global norm; 0 for no clipping.
@@ -103,6 +106,7 @@ class Trainer:
         lr_warmup_steps: int = 0,
         weight_decay: float = 0.0,
         augment_horizontal_flip: bool = False,
+        timestep_sampling: str = "uniform",
         label_dropout: float = 0.1,
         adam_betas: Sequence[float] = (0.9, 0.99),
         max_grad_norm: float = 1.0,
@@ -140,9 +144,10 @@ class Trainer:
         self.train_step = TrainStep(diffusion, self.optimizer, self.ema, gradient_accumulate_every, max_grad_norm,
                                     weight_decay, self.runtime.world)
         self.batches = BatchSource(
-            self.dataset, diffusion.num_timesteps, train_batch_size, gradient_accumulate_every, seed,
+            self.dataset, train_batch_size, gradient_accumulate_every, seed,
             self.runtime.rank, self.runtime.world, augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0,
             getattr(self.model, "num_classes", None), label_dropout)
+        self.timesteps = TimestepSampler(timestep_sampling, diffusion.num_timesteps, seed)
         self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps)
         self.step = 0
         self.skipped_steps = 0
@@ -193,7 +198,7 @@ class Trainer:
         weights = _arrays(dict(self.model.parameters_and_names()))
         arrays = {checkpoint.WEIGHTS: weights,
                   checkpoint.EMA_WEIGHTS: {**weights, **_arrays(self.ema.parameters_by_name())},
-                  checkpoint.OPTIMIZER: _arrays(self._optimizer_parameters())}
+                  checkpoint.OPTIMIZER: {**_arrays(self._optimizer_parameters()), **self.timesteps.state()}}
         state = {
             "ema_updates": self.step // self.ema.update_every,
             "loss_scale": dataclasses.asdict(self.loss_scale),
@@ -215,8 +220,7 @@ class Trainer:
             visual.save_loss_curve(self.metrics.rows, self.run_dir / "loss.png")
         if count:
             with self.ema.applied():
-                images = self.diffusion.sample(count, sampler=how.sampler, steps=how.steps, eta=how.eta,
-                                               spacing=how.spacing, seed=how.seed)
+                images = self.diffusion.sample(count, **dataclasses.asdict(how))
             visual.save_grid(images, self.run_dir / "samples" / f"step_{self.step:08d}.png")
 
     # One optimizer step.
@@ -226,12 +230,13 @@ class Trainer:
         c = self.config.training
         first, began = self.step == self._first_step, time.perf_counter()
         coin = self.diffusion.self_condition and self.batches.self_condition(self.step)
+        times, weights = self.timesteps.draw(self.step, self.batches.images_per_step)
         if first:
-            self._compile(batches[0])
+            self._compile(batches[0], times, weights)
         rate = learning_rate(self.step, c.train_lr, c.lr_schedule, c.lr_warmup_steps, c.train_num_steps)
         ema_rate = self.ema.rate_at(self.step + 1)
         for attempt in range(1, c.max_skipped_steps + 1):
-            losses = [self._gradient(batch, coin) for batch in batches]
+            losses = [self._gradient(batch, coin, times, weights) for batch in batches]
             finite, norm = self.train_step.update(_scalar(rate), _scalar(ema_rate), _scalar(self.loss_scale.value))
             finite = bool(finite.asnumpy())
             if finite:
@@ -241,16 +246,20 @@ class Trainer:
             self.loss_scale.adjust(False)
         self.loss_scale.adjust(True)
         self.step += 1
-        self.metrics.add(np.concatenate([x.asnumpy() for x in losses]), np.concatenate([b.t for b in batches]),
+        own = np.concatenate([np.arange(b.samples.start, b.samples.stop) for b in batches])
+        self.metrics.add(np.concatenate([x.asnumpy() for x in losses]), times[own], None if weights is None else weights[own],
                          float(norm.asnumpy()))
+        if self.timesteps.weighted:
+            self.timesteps.report(times, np.concatenate([rt.gather(x, self.runtime) for x in losses]))
         if first:
             self._compiled(time.perf_counter() - began)
 
-    def _gradient(self, batch: MicroBatch, coin: bool) -> Tensor:
+    def _gradient(self, batch: MicroBatch, coin: bool, times: np.ndarray, weights: np.ndarray | None) -> Tensor:
         key = None if batch.dropout_key is None else Tensor(batch.dropout_key)
         classes = None if batch.classes is None else Tensor(batch.classes)
-        return self.train_step.gradient(Tensor(batch.images), Tensor(batch.t), Tensor(batch.noise), coin, classes, key,
-                                        _scalar(self.loss_scale.value))
+        weights = None if weights is None else Tensor(weights[batch.samples])
+        return self.train_step.gradient(Tensor(batch.images), Tensor(times[batch.samples]), Tensor(batch.noise), coin, classes,
+                                        key, weights, _scalar(self.loss_scale.value))
 
     def _stop_if_hopeless(self, attempt: int, losses: list[Tensor], batches: list[MicroBatch]) -> None:
         if self.loss_scale.dynamic and attempt < self.config.training.max_skipped_steps:
@@ -263,14 +272,14 @@ class Trainer:
             f"{self.loss_scale.value:g}, last logged loss {last}, images at stream positions {where}. No weight was changed "
             "and nothing was saved; lower train_lr or raise lr_warmup_steps")
 
-    def _compile(self, batch: MicroBatch) -> None:
+    def _compile(self, batch: MicroBatch, times: np.ndarray, weights: np.ndarray | None) -> None:
         """Compile in a fixed order: the compile cache counts, and a stall in mid-training would be worse."""
         if self.config.runtime.compile_cache:
             self._cache = rt.CompileCache(to_dict(self.config))
         log.info("compiling (once per start)")
         if self.diffusion.self_condition:
             for coin in (False, True):
-                self._gradient(batch, coin)
+                self._gradient(batch, coin, times, weights)
             self.train_step.reset()
 
     def _compiled(self, seconds: float) -> None:
@@ -340,7 +349,9 @@ class Trainer:
         checkpoint.set_parameters(dict(self.model.parameters_and_names()), found.arrays(checkpoint.WEIGHTS), str(found.path))
         averaged, shadow = found.arrays(checkpoint.EMA_WEIGHTS), self.ema.parameters_by_name()
         checkpoint.set_parameters(shadow, {name: averaged[name] for name in shadow}, str(found.path))
-        checkpoint.set_parameters(self._optimizer_parameters(), found.arrays(checkpoint.OPTIMIZER), str(found.path))
+        optimizer = found.arrays(checkpoint.OPTIMIZER)
+        self.timesteps.restore({name: optimizer.pop(name) for name in self.timesteps.state()})
+        checkpoint.set_parameters(self._optimizer_parameters(), optimizer, str(found.path))
         self.loss_scale = LossScale(**found.state["loss_scale"])
         self.skipped_steps = found.state["skipped_steps"]
         self.step = self._first_step = found.step

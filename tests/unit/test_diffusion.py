@@ -107,15 +107,14 @@ def test_the_steps_visited_are_the_steps_asked_for(steps, sampler, monkeypatch):
     diffusion = GaussianDiffusion(network, image_size=4)
     monkeypatch.setattr("ddpm_ms.runtime.compiled", lambda method: method)
     diffusion.sample(2, sampler=sampler, steps=steps, spacing="trailing", seed=0)
-    assert [int(t.asnumpy()[0]) for _, t, _ in network.asked] == sampling_steps(1000, steps, "trailing")
+    assert [int(t.asnumpy()[0]) for _, t, _ in network.asked] == sampling_steps(diffusion.schedule, steps, "trailing")[:-1]
 
 
 def test_ddim_with_eta_1_and_all_steps_is_ddpm_with_the_small_variance(tiny_unet):
     diffusion = GaussianDiffusion(tiny_unet(), image_size=4, timesteps=50)
     ddim = diffusion.sample(2, sampler="ddim", eta=1.0, seed=3)
     np.testing.assert_allclose(ddim, diffusion.sample(2, sampler="ddpm", seed=3), atol=2e-5)
-    diffusion.variance = "fixed_large"
-    assert np.abs(ddim - diffusion.sample(2, sampler="ddpm", seed=3)).max() > 1e-2
+    assert np.abs(ddim - diffusion.sample(2, sampler="ddpm", variance="fixed_large", seed=3)).max() > 1e-2
 
 
 def test_an_image_depends_on_its_seed_and_number_and_not_on_the_batch(tiny_unet):
@@ -126,19 +125,19 @@ def test_an_image_depends_on_its_seed_and_number_and_not_on_the_batch(tiny_unet)
     assert np.abs(diffusion.sample(5, seed=8, sampler="ddpm") - whole).max() > 0.1
 
 
-def test_the_callback_sees_every_step_and_self_conditioning_carries_x0(monkeypatch):
+def test_the_callback_sees_every_transition_and_self_conditioning_carries_x0(monkeypatch):
     network = Answer(Tensor(np.full((1, 1, 4, 4), 0.25, np.float32)), self_condition=True)
     diffusion = GaussianDiffusion(network, image_size=4, objective="pred_x0", timesteps=20)
     monkeypatch.setattr("ddpm_ms.runtime.compiled", lambda method: method)
     seen = []
-    diffusion.sample(1, steps=3, seed=0, callback=lambda t, x, x0: seen.append(t))
-    assert seen == sampling_steps(20, 3)
+    diffusion.sample(1, steps=3, seed=0, callback=lambda done, of, x: seen.append((done, of, x.shape)))
+    assert seen == [(k, 3, (1, 1, 4, 4)) for k in range(4)]
     assert [float(c.asnumpy().max()) for _, _, c in network.asked] == [0.0, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(("keywords", "message"), [
     (dict(objective="v"), "objective is 'v', allowed: pred_noise"),
-    (dict(beta_schedule="cos"), "beta_schedule is 'cos', allowed: linear, cosine, sigmoid, did you mean"),
+    (dict(beta_schedule="cos"), "beta_schedule is 'cos', allowed: linear, scaled_linear, cosine, sigmoid, quadratic, did"),
     (dict(timesteps=0), "timesteps is 0"),
     (dict(ddim_sampling_eta=2), "ddim_sampling_eta is 2, allowed: 0 to 1"),
     (dict(image_size=7), r"image height is 7, allowed for this network: multiples of 2 \(nearest: 6 or 8\)"),

@@ -18,7 +18,7 @@ ALLOWED = {
     "models": LEAVES | {"config", "ops"},
     "diffusion": LEAVES | {"config", "rng", "runtime"},
     "data": LEAVES | {"config", "rng"},
-    "evaluation": LEAVES,
+    "evaluation": LEAVES | {"diffusion"},
     "interop": LEAVES,
     "training": LEAVES | {"config", "rng", "runtime", "visual", "data", "diffusion", "models"},
 }

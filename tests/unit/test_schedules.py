@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpm_ms.diffusion.loss_weights import min_snr_weight, p2_weight
+from ddpm_ms.diffusion.loss_weights import LOSS_WEIGHTS, create_loss_weight
 from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
 from ddpm_ms.diffusion.schedules import SCHEDULES, NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
@@ -38,7 +38,8 @@ def test_tables_are_float64_and_the_posterior_follows_bayes_rule(name, timesteps
 
 
 @pytest.mark.parametrize(("betas", "message"), [
-    ([0.1, 1.0], "beta of step 1"), ([0.0, 0.1], "beta of step 0"), ([0.1, np.nan], "beta of step 1"), ([], "at least one"),
+    ([1.0, 0.1], "beta of step 0"),
+    ([0.1, 1.1], "beta of step 1"), ([0.0, 0.1], "beta of step 0"), ([0.1, np.nan], "beta of step 1"), ([], "at least one"),
     ([1e-20, 1e-20], "does not fall"),
 ])
 def test_betas_that_are_no_schedule_are_refused(betas, message):
@@ -53,18 +54,44 @@ def test_linear_with_ten_timesteps_is_refused():
 
 def test_p2_weight_with_k_1_gamma_1_is_one_minus_alphas_cumprod():
     s = create_schedule("cosine", 1000)
-    np.testing.assert_allclose(p2_weight(s.snr, 1, 1), 1 - s.alphas_cumprod, rtol=1e-12)
-    assert (p2_weight(s.snr, 0, 1) == 1).all()
+    np.testing.assert_allclose(create_loss_weight("p2", s.snr, "pred_v"), 1 - s.alphas_cumprod, rtol=1e-12)
+    assert (create_loss_weight("none", s.snr, "pred_v") == 1).all()
+
+
+def closed_form(name, objective, abar):
+    """Every weight as its paper writes it, in alphas_cumprod."""
+    signal, noise = abar, 1 - abar
+    per_error = {"pred_x0": 1, "pred_noise": noise / signal, "pred_v": noise}[objective]  # squared error of x0 per unit
+    return {
+        "none": np.ones_like(abar),
+        "p2": (2 + signal / noise) ** -0.5,
+        "min_snr": np.where(signal < 5 * noise, signal / noise, 5) * per_error,
+        "soft_min_snr": 1 / (noise / signal + 1 / 5) * per_error,
+        "truncated_snr": np.where(signal > noise, signal / noise, 1) * per_error,
+    }[name]
+
+
+@pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
+@pytest.mark.parametrize("name", LOSS_WEIGHTS)
+def test_every_weight_is_its_closed_form_for_every_objective(name, objective):
+    for kind in ("linear", "cosine"):
+        s = create_schedule(kind, 1000)
+        weight = create_loss_weight(name, s.snr, objective, p2_gamma=0.5, p2_k=2, min_snr_gamma=5)
+        np.testing.assert_allclose(weight, closed_form(name, objective, s.alphas_cumprod), rtol=1e-9)
+        normal = create_loss_weight(name, s.snr, objective, p2_gamma=0.5, p2_k=2, normalize=True)
+        assert normal.mean() == pytest.approx(1)
+        np.testing.assert_allclose(normal / normal[0], weight / weight[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("timesteps", [20, 137, 1000])
 def test_n_steps_asked_for_are_n_distinct_falling_steps(spacing, timesteps):
+    schedule = create_schedule("cosine", timesteps)
     for n in range(1, timesteps + 1, 1 if timesteps < 1000 else 37):
-        steps = sampling_steps(timesteps, n, spacing)
-        assert len(steps) == n and steps == sorted(set(steps), reverse=True)
+        *steps, end = sampling_steps(schedule, n, spacing)
+        assert end == -1 and len(steps) == n and steps == sorted(set(steps), reverse=True)
         assert 0 <= steps[-1] and steps[0] < timesteps
-    assert sampling_steps(timesteps, timesteps, spacing) == list(range(timesteps))[::-1]
+    assert sampling_steps(schedule, timesteps, spacing) == list(range(-1, timesteps))[::-1]
 
 
 @pytest.mark.parametrize(("spacing", "expected"), [
@@ -74,21 +101,54 @@ def test_n_steps_asked_for_are_n_distinct_falling_steps(spacing, timesteps):
     ("quadratic", [999, 789, 604, 444, 308, 197, 111, 49, 12, 0]),
 ])
 def test_spacings_are_their_definitions(spacing, expected):
-    assert sampling_steps(1000, 10, spacing) == expected
+    assert sampling_steps(create_schedule("cosine", 1000), 10, spacing) == [*expected, -1]
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(InputError, match=f"steps is {steps}, allowed: 1 to 1000"):
-        sampling_steps(1000, steps)
+        sampling_steps(create_schedule("cosine", 1000), steps)
 
 
-def test_min_snr_weighs_the_error_of_x0_alike_for_every_objective():
-    s = create_schedule("cosine", 1000)
-    abar, one_minus = s.alphas_cumprod, 1 - s.alphas_cumprod
-    # The errors that one unit of error in x0 makes in the noise and in v, squared.
-    of_noise, of_v = abar / one_minus, 1 / one_minus
-    on_x0 = min_snr_weight(s.snr, 5, "pred_x0")
-    np.testing.assert_allclose(on_x0, np.minimum(abar / one_minus, 5), rtol=1e-12)
-    np.testing.assert_allclose(min_snr_weight(s.snr, 5, "pred_noise") * of_noise, on_x0, rtol=1e-9)
-    np.testing.assert_allclose(min_snr_weight(s.snr, 5, "pred_v") * of_v, on_x0, rtol=1e-9)
+def test_quadratic_schedules_are_even_in_the_root_of_beta():
+    for name, ends in (("scaled_linear", (0.00085, 0.012)), ("quadratic", (1e-4, 0.02))):
+        betas = create_schedule(name, 1000).betas
+        np.testing.assert_allclose((betas[0], betas[-1]), ends, rtol=1e-12)
+        assert np.ptp(np.diff(np.sqrt(betas))) < 1e-12
+        # The same process whatever its number of steps: the signal that is left agrees.
+        ends = [create_schedule(name, timesteps).alphas_cumprod[-1] for timesteps in (1000, 4000)]
+        assert ends[0] == pytest.approx(ends[1], rel=0.2)
+
+
+def test_explicit_betas_are_taken_as_they_are():
+    np.testing.assert_array_equal(create_schedule("cosine", 3, betas=(0.1, 0.2, 0.3)).betas, [0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match="there are 3 betas, allowed with timesteps=4: 4"):
+        create_schedule("cosine", 4, betas=(0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_zero_terminal_snr_moves_the_end_to_zero_and_leaves_the_beginning(name):
+    plain, rescaled = create_schedule(name, 1000), create_schedule(name, 1000, rescale_betas_zero_snr=True)
+    assert rescaled.alphas_cumprod[-1] == 0 and rescaled.betas[-1] == 1 and rescaled.snr[-1] == 0
+    assert rescaled.alphas_cumprod[0] == pytest.approx(plain.alphas_cumprod[0], rel=1e-12)
+    # Algorithm 1 is linear in sqrt(alphas_cumprod).
+    slopes = np.diff(rescaled.sqrt_alphas_cumprod) / np.diff(plain.sqrt_alphas_cumprod)
+    np.testing.assert_allclose(slopes, slopes[0], rtol=1e-6)
+    assert np.isfinite(rescaled.posterior_variance).all() and np.isfinite(rescaled.posterior_mean_coef1).all()
+
+
+@pytest.mark.parametrize(("spacing", "time"), [("karras", lambda s: s.snr ** (-1 / 14)), ("log_snr", lambda s: np.log(s.snr))])
+def test_uneven_spacings_are_even_in_their_own_time(spacing, time):
+    schedule = create_schedule("cosine", 1000)
+    along, visited = time(schedule), sampling_steps(schedule, 12, spacing)[:-1]
+    noisiest = np.flatnonzero(schedule.snr >= 80**-2)[-1]  # of those in which an image shows; T - 1 stands for it
+    ideal = np.linspace(along[noisiest], along[0], 12)
+    nearest = np.abs(along[:, None] - ideal).argmin(0)
+    assert np.abs(nearest - visited)[1:].max() <= 1 and visited[0] == 999 and visited[-1] == 0
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_spacings_survive_a_last_step_without_signal(spacing):
+    schedule = create_schedule("linear", 1000, rescale_betas_zero_snr=True)
+    steps = sampling_steps(schedule, 10, spacing)
+    assert len(set(steps)) == 11 and steps[0] == (900 if spacing == "leading" else 999)

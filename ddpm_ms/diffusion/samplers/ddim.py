@@ -1,37 +1,38 @@
-"""The DDIM sampler."""
+"""The DDIM sampler, and the same steps walked the other way."""
 
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
-
-from mindspore import Tensor
+from typing import Any, Callable, Iterator, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 
-def sample_ddim(denoise: Callable, x: Tensor, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                variance: str = "fixed_small", eta: float = 0.0) -> Tensor:
-    """Move from t to the next visited step s along x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s - sigma^2) eps + sigma z
-    (arXiv:2010.02502, equation 12).
+def sample_ddim(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
+                eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
+    """Move from t to s along x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s - sigma^2) eps + sigma z (arXiv:2010.02502, equation 12).
 
-    Args:
-        denoise: (x, t) -> (eps, x0).
-        x: (B, C, H, W), pure noise.
-        steps: visited steps, noisiest first.
-        schedule: the process.
-        noise: i -> standard normal (B, C, H, W) for the i-th transition; not called when ``eta`` is 0.
-        variance: not used; ``eta`` says how much noise there is.
-        eta: 0 is deterministic, 1 has the variance of DDPM's fixed_small.
+    ``eta`` 0 is deterministic, 1 has the variance of DDPM's fixed_small; ``variance`` is not used.
     """
-    for i, t in enumerate(steps):
-        s = steps[i + 1] if i + 1 < len(steps) else -1
-        eps, x_start = denoise(x, t)
-        if s < 0:
-            return x_start
+    for i, (t, s) in enumerate(zip(steps, steps[1:])):
+        prediction = denoise(x, t)
         abar_t, abar_s = schedule.alpha_cumprod(t), schedule.alpha_cumprod(s)
         sigma = eta * math.sqrt((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s))
-        x = math.sqrt(abar_s) * x_start + math.sqrt(max(1 - abar_s - sigma**2, 0.0)) * eps
+        x = (math.sqrt(abar_s) * prediction.pred_x_start
+             + math.sqrt(max(1 - abar_s - sigma**2, 0.0)) * prediction.pred_noise)
         if sigma > 0:
             x = x + sigma * noise(i)
-    return x
+        yield x
+
+
+def ddim_inversion(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule) -> Iterator[Any]:
+    """Walk an image up to the noise that DDIM (eta 0) makes it from (arXiv:2105.05233, section 4.2 "encoding").
+
+    ``steps`` rise, from -1. The step s -> t needs the noise at t, which is not known yet; the noise that the network sees at t
+    in the image of s stands for it. The error falls with the number of steps.
+    """
+    for s, t in zip(steps, steps[1:]):
+        prediction = denoise(x, t)
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = schedule.alpha_sigma(s), schedule.alpha_sigma(t)
+        x = alpha_t / alpha_s * x + (sigma_t - alpha_t * sigma_s / alpha_s) * prediction.pred_noise
+        yield x

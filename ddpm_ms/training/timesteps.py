@@ -1,0 +1,79 @@
+"""Which noise levels an optimizer step trains: how t is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddpm_ms import rng
+from ddpm_ms.errors import check_choice
+
+TIMESTEP_SAMPLERS = ("uniform", "antithetic", "stratified", "loss_second_moment")
+HISTORY = 10  # losses per step of the process that "loss_second_moment" remembers
+UNIFORM_SHARE = 0.001  # so that no step of the process is ever forgotten
+
+
+class TimestepSampler:
+    """Draws t for all images of an optimizer step over all ranks, as a function of (seed, step) and, where the loss has a
+    say, of the losses reported so far.
+
+    - "uniform": each t on its own.
+    - "antithetic": pairs t, T - 1 - t (DDIM's code): the mean noise level of a batch hardly varies.
+    - "stratified": one t from each of as many equal parts of 0 .. T - 1 as there are images, in random order.
+    - "loss_second_moment": t with probability proportional to the root mean square of its last ten losses, and each loss
+      divided by T times that probability (Improved DDPM, arXiv:2102.09672, section 3.3). Uniform until every t has ten.
+
+    Args:
+        name: one of these.
+        timesteps: T.
+        seed: of the run.
+
+    Raises:
+        InputError: an unknown name.
+    """
+
+    def __init__(self, name: str, timesteps: int, seed: int) -> None:
+        self.name, self.timesteps, self.seed = check_choice("timestep_sampling", name, TIMESTEP_SAMPLERS), timesteps, seed
+        self.weighted = name == "loss_second_moment"
+        # Row t: its last losses, oldest first; and how many there have been. Part of a checkpoint.
+        self.losses = np.zeros((timesteps, HISTORY), np.float32)
+        self.counts = np.zeros(timesteps, np.int32)
+
+    def draw(self, step: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(t int32 (count,), weights of the losses float32 (count,) or None for ones)."""
+        generator = rng.generator(self.seed, "timestep", step)
+        if self.name == "antithetic":
+            half = generator.integers(0, self.timesteps, (count + 1) // 2)
+            times = np.stack([half, self.timesteps - 1 - half], 1).reshape(-1)[:count]
+        elif self.name == "stratified":
+            places = (np.arange(count) + generator.random(count)) / count
+            times = generator.permutation((places * self.timesteps).astype(np.int64))
+        elif self.weighted and (self.counts == HISTORY).all():
+            p = self.probabilities()
+            times = generator.choice(self.timesteps, count, p=p)
+            return times.astype(np.int32), (1 / (self.timesteps * p[times])).astype(np.float32)
+        else:
+            times = generator.integers(0, self.timesteps, count)
+        return times.astype(np.int32), np.ones(count, np.float32) if self.weighted else None
+
+    def probabilities(self) -> np.ndarray:
+        """Of each t, float64 (T,), from the losses seen."""
+        p = np.sqrt((self.losses.astype(np.float64) ** 2).mean(1))
+        p /= max(p.sum(), 1e-300)
+        p = (1 - UNIFORM_SHARE) * p + UNIFORM_SHARE / self.timesteps
+        return p / p.sum()
+
+    def report(self, times: np.ndarray, losses: np.ndarray) -> None:
+        """Remember the (unweighted) losses of a step's images, in their order."""
+        if self.weighted:
+            for t, loss in zip(times, losses):
+                self.losses[t] = np.append(self.losses[t, 1:], loss)
+                self.counts[t] = min(self.counts[t] + 1, HISTORY)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must hold: nothing, unless the losses matter."""
+        return {"timesteps.losses": self.losses, "timesteps.counts": self.counts} if self.weighted else {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take `state` back."""
+        if self.weighted:
+            self.losses, self.counts = state["timesteps.losses"].copy(), state["timesteps.counts"].copy()
