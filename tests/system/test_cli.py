@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+
+from ddpm_ms.cli import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
@@ -124,15 +127,81 @@ def test_a_device_that_is_not_there_is_one_line_that_says_what_is_missing(device
     assert "Traceback" not in done.stderr
 
 
-def test_sampling_mistakes_and_damage_are_one_line(trained):
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_every_way_of_editing_is_reachable(trained, picture, tmp_path, capsys):
     run, _ = trained
-    for arguments, message in (
-        (["--steps", "21"], "steps is 21, allowed: 1 to 20"), (["--sampler", "pndm"], "sampler is 'pndm', allowed: ddpm, ddim"),
-        (["--num-images", "0"], "--num-images is 0"), (["--seed", "-1"], "seed is -1"),
-    ):
-        done = cli("sample", "--checkpoint", run, "--device", "CPU", *arguments)
-        assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1], done.stderr
-        assert "Traceback" not in done.stderr
+    mask, out = tmp_path / "mask.png", tmp_path / "out.npz"
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 255
+    Image.fromarray(pixels).save(mask)
+
+    def images(*arguments):
+        assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--out", str(tmp_path / "grid.png"), "--npz", str(out),
+                     *map(str, arguments)]) == 0
+        return np.load(out)["images"][..., 0]
+
+    given = np.asarray(Image.open(picture))
+    assert images("--init-image", picture, "-n", 3, "--strength", 0.5).shape == (3, 8, 8)
+    inverted = images("--init-image", picture, "--invert", "--strength", 1, "--steps", 20, "--no-clip-x-start")
+    assert inverted.shape == (1, 8, 8)
+    filled = images("--init-image", picture, "--mask", mask, "-n", 2, "--jump-length", 2, "--resamplings", 2)
+    np.testing.assert_array_equal(filled[:, :4], np.stack([given[:4]] * 2))
+    assert images("--interpolate", picture, picture, "--classes", 10).shape == (8, 8, 8)
+    guided = images("-n", 2, "--sampler", "unipc", "--spacing", "log_snr", "--guidance-scale", 3, "--guidance-interval", 0, 0.9,
+                    "--gif", tmp_path / "x.gif")
+    assert guided.shape == (2, 8, 8) and (tmp_path / "x.gif").is_file()
+
+
+def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
+    run, _ = trained
+    assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU", "--metric", "bits_per_dim", "-n", "3"]) == 0
+    assert re.match(r"bits/dim: \d+\.\d+ \+- \d+\.\d+ over 3 images", capsys.readouterr().out)
+    # The run is of four steps, so its samples fail: status 1, and no traceback.
+    assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU"]) == 1
+    assert "recognised as the class asked for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--steps", "21"], "steps is 21, allowed: 1 to 20"),
+    (["--steps", "0"], "steps is 0, allowed: at least 1"),
+    (["--sampler", "pndm"], "sampler is 'pndm', allowed: ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde, unipc"),
+    (["--spacing", "even"], "spacing is 'even', allowed: linspace, leading, trailing, quadratic, karras, log_snr"),
+    (["--eta", "1.5"], "eta is 1.5, allowed: 0.0 to 1.0"),
+    (["--num-images", "0"], "--num-images is 0"),
+    (["--seed", "-1"], "seed is -1"),
+    (["--classes", "11"], "class is 11, allowed: 0 to 10"),
+    (["--variance", "learned"], "variance is 'learned', allowed with a network"),
+    (["--mask", "m.png"], "--mask without --init-image"),
+    (["--init-image", "none.png"], "image none.png cannot be read"),
+    (["--interpolate", "a.png", "b.png", "--init-image", "c.png"], "--interpolate with --init-image"),
+])
+def test_a_mistake_in_sampling_is_one_line(trained, capsys, arguments, message):
+    run, _ = trained
+    assert main(["sample", "--checkpoint", str(run), "--device", "CPU", *arguments]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_mask_of_another_size_is_refused(trained, picture, tmp_path, capsys):
+    run, _ = trained
+    Image.new("L", (9, 8)).save(tmp_path / "mask.png")
+    assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--init-image", str(picture), "--mask",
+                 str(tmp_path / "mask.png")]) == 2
+    assert "is 9x8 pixels, allowed: 8x8" in capsys.readouterr().err
+
+
+def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
+    for override, message in (("diffusion.loss_weight=snr", "none, p2, min_snr, soft_min_snr, truncated_snr"),
+                              ("diffusion.objective=eps", "pred_noise, pred_x0, pred_v"),
+                              ("training.timestep_sampling=x", "uniform, antithetic, stratified, loss_second_moment"),
+                              ("diffusion.betas=[0.1]", "there are 1 betas, allowed with timesteps=20")):
+        assert main([*map(str, train_arguments(tmp_path / "r", override))]) == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_help_names_every_command():

@@ -87,6 +87,24 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_metrics(make_trainer
     assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
 
 
+def test_learned_variance_and_importance_sampling_train_and_resume_with_the_same_bits(tiny_unet, images, tmp_path):
+    def train(folder, steps):
+        diffusion = GaussianDiffusion(tiny_unet(learned_variance=True), image_size=4, timesteps=3, beta_schedule="cosine")
+        trainer = Trainer(diffusion, images, train_batch_size=12, train_num_steps=steps, num_samples=2, save_and_sample_every=4,
+                          timestep_sampling="loss_second_moment", results_folder=folder, sampling=SamplingConfig("ddpm", 2))
+        trainer.train()
+        return trainer
+
+    whole = train(tmp_path / "whole", 7)
+    train(tmp_path / "parts", 4)
+    train(tmp_path / "parts", 7)
+    assert_same_bits(contents(tmp_path / "parts", 7), contents(tmp_path / "whole", 7))
+    assert (whole.timesteps.counts == 10).all()
+    _, weights = whole.timesteps.draw(7, 12)
+    assert weights.std() > 0.01
+    assert load_diffusion(tmp_path / "whole")[0].variance == "learned"
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_last_step_is_saved_and_old_checkpoints_go(make_trainer, tmp_path, every):
     run = make_trainer(tmp_path, save_and_sample_every=2, keep_last=2, train_num_steps=5, model={"self_condition": False},
