@@ -138,10 +138,10 @@ class Generation:
         return rng.normal(self.seed, purpose, transition + 1, self.noise_of,
                           (self.diffusion.channels, *self.diffusion.image_size))
 
-    def _last(self, x: Tensor, states: Iterable[Tensor], transitions: int, kept: list | None = None) -> Tensor:
-        """The last of ``states``, which begin from ``x``; all of them, in their users' range, are appended to ``kept``."""
+    def _last(self, start: Tensor, states: Iterable[Tensor], transitions: int, kept: list | None = None) -> Tensor:
+        """The last of ``states``; all of them, and ``start``, are appended to ``kept`` in their users' range."""
         with self.evaluating():
-            for done, x in enumerate(itertools.chain([x], states)):
+            for done, x in enumerate(itertools.chain([start], states)):
                 if kept is not None:
                     kept.append(self.outside(x.asnumpy()))
                 if self.callback is not None:

@@ -142,8 +142,8 @@ def test_every_way_of_editing_is_reachable(trained, picture, tmp_path, capsys):
     Image.fromarray(pixels).save(mask)
 
     def images(*arguments):
-        assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--out", str(tmp_path / "grid.png"), "--npz", str(out),
-                     *map(str, arguments)]) == 0
+        assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--out", str(tmp_path / "grid.png"), "--npz",
+                     str(out), *map(str, arguments)]) == 0
         return np.load(out)["images"][..., 0]
 
     given = np.asarray(Image.open(picture))

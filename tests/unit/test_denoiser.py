@@ -30,7 +30,8 @@ class Network:
 def make(objective="pred_noise", network=None, self_condition=False, guidance_fn=None, **options):
     network = network or Network()
     options = SamplingConfig(**{"clip_x_start": False, **options})
-    return Denoiser(network, SCHEDULE, objective, options, Tensor(np.array([3, 7], np.int32)), NO_CLASS, self_condition, guidance_fn)
+    labels = Tensor(np.array([3, 7], np.int32))
+    return Denoiser(network, SCHEDULE, objective, options, labels, NO_CLASS, self_condition, guidance_fn)
 
 
 def image():
@@ -109,7 +110,8 @@ def test_classifier_guidance_moves_the_score_by_its_gradient():
     plain, guided = make()(x, 400), make(guidance_fn=gradient)(x, 400)
     assert asked == [(400, [3, 7])]
     np.testing.assert_allclose(guided.pred_noise.asnumpy(), plain.pred_noise.asnumpy() - sigma * 0.5 * x.asnumpy(), atol=1e-5)
-    np.testing.assert_allclose(alpha * guided.pred_x_start.asnumpy() + sigma * guided.pred_noise.asnumpy(), x.asnumpy(), atol=1e-5)
+    noised = alpha * guided.pred_x_start.asnumpy() + sigma * guided.pred_noise.asnumpy()
+    np.testing.assert_allclose(noised, x.asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 1.0])

@@ -21,8 +21,8 @@ def images():
 @pytest.fixture
 def make_trainer(tiny_unet, images):
     def make(folder, model=None, **changes):
-        diffusion = GaussianDiffusion(tiny_unet(**{"self_condition": True, "dropout": 0.2, **(model or {})}), image_size=4,
-                                      timesteps=20)
+        network = tiny_unet(**{"self_condition": True, "dropout": 0.2, "dim_mults": (1,), **(model or {})})
+        diffusion = GaussianDiffusion(network, image_size=4, timesteps=20)
         keywords = dict(train_batch_size=3, gradient_accumulate_every=2, train_num_steps=4, ema_update_every=2, num_samples=0,
                         save_and_sample_every=2, log_every=2, train_lr=1e-3, results_folder=folder)
         return Trainer(diffusion, images, **{**keywords, **changes})
@@ -89,9 +89,9 @@ def test_a_resumed_run_ends_with_the_same_bits_and_the_same_metrics(make_trainer
 
 def test_learned_variance_and_importance_sampling_train_and_resume_with_the_same_bits(tiny_unet, images, tmp_path):
     def train(folder, steps):
-        diffusion = GaussianDiffusion(tiny_unet(learned_variance=True), image_size=4, timesteps=3, beta_schedule="cosine")
-        trainer = Trainer(diffusion, images, train_batch_size=12, train_num_steps=steps, num_samples=2, save_and_sample_every=4,
-                          timestep_sampling="loss_second_moment", results_folder=folder, sampling=SamplingConfig("ddpm", 2))
+        diffusion = GaussianDiffusion(tiny_unet(learned_variance=True, dim_mults=(1,)), image_size=4, timesteps=3)
+        trainer = Trainer(diffusion, images, train_batch_size=12, train_num_steps=steps, num_samples=0, save_and_sample_every=4,
+                          timestep_sampling="loss_second_moment", results_folder=folder)
         trainer.train()
         return trainer
 

@@ -1,0 +1,29 @@
+"""What the documents state as measured is what the code gives."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ddpm_ms.diffusion.samplers import SAMPLERS
+from ddpm_ms.evaluation.exact import drift
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(document):
+    """Sampler to its cells, of the first table that lists them all."""
+    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", (ROOT / document).read_text(), re.M)
+    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in found if name in SAMPLERS}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_tables_of_samplers_are_what_is_measured(name):
+    error, evaluations = drift(name, 10, "log_snr")
+    for document, column in (("README.md", 2), ("docs/sampling.md", 1)):
+        cells = rows(document)[name]
+        assert cells[column].startswith(f"{evaluations} /") and cells[-1].startswith(f"{error:.4f} /")
+
+
+def test_the_readme_names_every_sampler_and_nothing_else():
+    assert list(rows("README.md")) == list(rows("docs/sampling.md")) == list(SAMPLERS)
