@@ -67,13 +67,13 @@ def train(arguments: argparse.Namespace) -> None:
 
 def sample(arguments: argparse.Namespace) -> None:
     """Draw or edit images with a checkpoint: a grid, and by option single files, an array, and the process as a GIF."""
-    for name in ("num_images", "batch_size"):
-        if getattr(arguments, name) is not None:
-            check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    _check_counts(arguments)
     if arguments.mask and not arguments.init_image:
         raise InputError("--mask without --init-image, allowed: with the image that it masks")
     if arguments.interpolate and (arguments.init_image or arguments.mask):
         raise InputError("--interpolate with --init-image or --mask, allowed: its two images alone")
+    for name, endings in (("out", (".png",)), ("gif", (".gif",)), ("npz", (".npz",))):
+        _check_output(f"--{name}", getattr(arguments, name), endings)
     diffusion, checkpoint = _load(arguments)
     how = _sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
@@ -82,7 +82,8 @@ def sample(arguments: argparse.Namespace) -> None:
     frames: list[np.ndarray] = []
     images, speed = _draw(diffusion, arguments, how, frames)
     visual.save_grid(images, out)
-    log.info("%s: %d images, %s, %s steps, seed %d; %s", out, len(images), how["sampler"], how["steps"], how["seed"], speed)
+    method = "RePaint" if arguments.mask else how["sampler"]
+    log.info("%s: %d images, %s, %s steps, seed %d; %s", out, len(images), method, how["steps"], how["seed"], speed)
     if arguments.gif:
         visual.save_gif([*frames, images[:len(frames[0])]], arguments.gif)
         log.info("%s: the reverse process", arguments.gif)
@@ -97,6 +98,7 @@ def sample(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Judge a checkpoint: what a classifier says of its samples of digits, or the likelihood it gives its data."""
+    _check_counts(arguments)
     if arguments.metric == "bits_per_dim":
         return bits_per_dim(arguments)
     from ddpm_ms.evaluation.digits import SAMPLES, evaluate_digits
@@ -120,7 +122,11 @@ def bits_per_dim(arguments: argparse.Namespace) -> None:
 
     from ddpm_ms.data import create_dataset
 
+    idle = [name for name in sorted(_SAMPLING_NAMES - {"seed"} | {"classes"}) if getattr(arguments, name) is not None]
+    if idle:
+        raise InputError(f"--{idle[0].replace('_', '-')} with --metric bits_per_dim, which draws no samples, allowed: --seed")
     diffusion, checkpoint = _load(arguments)
+    seed = _sampling(arguments, checkpoint.config)["seed"]
     dataset = create_dataset(checkpoint.config.data)
     count = min(arguments.num_images or 64, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
@@ -131,7 +137,7 @@ def bits_per_dim(arguments: argparse.Namespace) -> None:
             # The last batch is filled up and cut: another size would be another graph.
             rows = np.resize(np.arange(first, min(first + batch, count)), batch)
             bound = diffusion.bits_per_dim(dataset.load(chosen[rows]), classes=None if labels is None else labels[rows].tolist(),
-                                           first_index=first, callback=lambda done, of: bar.update())
+                                           first_index=first, seed=seed, callback=lambda done, of: bar.update())
             found.append([x[:min(batch, count - first)] for x in (bound.total, bound.prior, bound.vb[:, 0])])
     total, prior, decoder = (np.concatenate(column) for column in zip(*found))
     print(f"bits/dim: {total.mean():.4f} +- {total.std() / len(total) ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
@@ -163,6 +169,24 @@ def visualize(arguments: argparse.Namespace) -> None:
     log.info("%s: the image, then noised at steps %s", arguments.out, ", ".join(map(str, steps)))
 
 
+def _check_counts(arguments: argparse.Namespace) -> None:
+    for name in ("num_images", "batch_size"):
+        if getattr(arguments, name) is not None:
+            check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+
+
+def _check_output(option: str, path: str | None, endings: tuple[str, ...]) -> None:
+    """Before anything is drawn: the file can be written, and is of the kind that will be written."""
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in endings:
+        raise InputError(f"{option} is {path}, allowed: a file ending in {', '.join(endings)}")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} is {path}: {error.strerror}") from None
+
+
 def _load(arguments: argparse.Namespace):
     """(diffusion, checkpoint) on the device that the arguments ask for."""
     _start(_runtime_config(RuntimeConfig(), arguments))
@@ -190,7 +214,7 @@ def _draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | No
             bar.total = -(-count // batch) * transitions
             bar.update(done > 0)
             # A hundred frames at most, of the first batch; the result follows.
-            first_batch = frames is not None and arguments.gif and not batches
+            first_batch = frames is not None and getattr(arguments, "gif", None) and not batches
             if first_batch and done < transitions and done % max(1, transitions // 100) == 0:
                 frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
 
@@ -319,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--metric", choices=("digits", "bits_per_dim"), default="digits",
                          help="digits: what a classifier says of the samples; bits_per_dim: the bound on -log2 p(data)")
     command.add_argument("--num-images", "-n", type=int, help="how many (default: 256 samples, or 64 images of the data)")
-    command.set_defaults(run=evaluate, gif=None)
+    command.set_defaults(run=evaluate)
 
     command = commands.add_parser("visualize", parents=[recipe, device], help="draw an image noised at chosen steps")
     command.add_argument("--steps", type=int, nargs="+", help="noise levels (default: 0, T/5, T/2, T-1)")

@@ -83,7 +83,6 @@ class DiffusionConfig:
     normalize_loss_weight: bool = False
     vb_loss_weight: float = _within(0.001, 0.0)  # with model.learned_variance
     variance: Optional[Variance] = None  # learned where the network learns it, else fixed_small
-    auto_normalize: bool = True
 
 
 @dataclass(frozen=True)

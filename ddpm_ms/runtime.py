@@ -67,7 +67,7 @@ def guard_cpu_kernels() -> None:
             _capped = True
 
 
-def native_convolution() -> str | None:
+def native_library() -> str | None:
     """The library of `ddpm_ms.ops.cpu` for this machine, built at first use; None on Ascend and GPU or without a compiler.
 
     ``DDPM_MS_NATIVE=0`` turns it off.
@@ -86,7 +86,7 @@ def _build_native() -> str | None:
     try:
         return str(build.build(libraries[0] if libraries else None, cache_dir() / "native"))
     except build.BuildError as error:
-        log.info("native CPU convolution not available (%s): using MindSpore's own, which is slower", error)
+        log.info("native CPU operators not available (%s): using MindSpore's own, which are slower", error)
         return None
 
 
@@ -229,7 +229,7 @@ def _tune_cpu() -> None:
     # The main thread would wait for results in a busy loop and take a core away from the kernels: on two cores that
     # doubles the time of a step.
     os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
-    if _capped and native_convolution():
+    if _capped and native_library():
         # None of this package's convolutions needs the limit any more.
         os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
 
@@ -283,7 +283,7 @@ def _graph_key(key: object) -> str:
     versions = [_installed_version("mindspore"), platform.python_version(), platform.machine()]
     rank = [os.environ.get("RANK_ID"), os.environ.get("MS_WORKER_NUM")]
     settings = [os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DDPM_MS_NATIVE")]
-    digest.update(repr((versions, rank, settings, native_convolution(), key)).encode())
+    digest.update(repr((versions, rank, settings, native_library(), key)).encode())
     return digest.hexdigest()[:32]
 
 

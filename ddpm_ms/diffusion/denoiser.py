@@ -58,6 +58,10 @@ class Denoiser:
         if options.guidance_scale != 1 and classes is not None:
             self._both = Tensor(np.concatenate([classes.asnumpy(), np.full(len(classes), no_class)]), ms.int32)
 
+    def forget(self) -> None:
+        """Begin anew: the next evaluation is conditioned on no estimate."""
+        self.last = None
+
     def __call__(self, x: Tensor, t: int) -> Prediction:
         if self.self_condition and self.last is None:
             self.last = ops.zeros_like(x)

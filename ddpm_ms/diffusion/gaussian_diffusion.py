@@ -102,6 +102,7 @@ class GaussianDiffusion(nn.Cell):
     ) -> None:
         hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__", "model")}
         super().__init__()
+        hparams["betas"] = betas = None if betas is None else tuple(float(beta) for beta in betas)
         self.hparams = hparams
         self.objective = check_choice("objective", objective, OBJECTIVES)
         self.loss_type = check_choice("loss_type", loss_type, LOSSES)
@@ -122,7 +123,8 @@ class GaussianDiffusion(nn.Cell):
             raise InputError("objective is 'pred_noise' where the last step has no signal (rescale_betas_zero_snr): the noise "
                              "says nothing about the image there, allowed: pred_x0, pred_v")
         self.num_timesteps = timesteps
-        self.sampling_timesteps = check_range("sampling_timesteps", sampling_timesteps or timesteps, 1, timesteps)
+        self.sampling_timesteps = timesteps if sampling_timesteps is None else sampling_timesteps
+        check_range("sampling_timesteps", self.sampling_timesteps, 1, timesteps)
         self.nfe = 0  # network evaluations of the last sampling, a batched pair of guidance counted once
         self._set_tables()
         weight = create_loss_weight(
@@ -255,7 +257,7 @@ class GaussianDiffusion(nn.Cell):
         if self.learned_variance:
             # The bound teaches the variance alone: its mean is not differentiated (arXiv:2102.09672, section 3.1).
             estimate = self.stop_gradient(self._noise_and_start(output, x, t)[1])
-            bound = self._vb_terms(x_start, x, t, estimate, self._log_variance(variance, t))
+            bound = self._vb_terms(x_start, x, t, estimate, self._learned_log_variance(variance, t))
             per_image = per_image + self.vb_loss_weight * self.num_timesteps * bound
         return per_image
 
@@ -272,10 +274,13 @@ class GaussianDiffusion(nn.Cell):
     # Likelihood.
 
     def _log_variance(self, variance, t):
-        """Log-variance of p(x_{t-1} | x_t): fixed, or for an output in -1 .. 1 between the posterior's and beta's
-        (arXiv:2102.09672, equation 15)."""
-        if variance is None or self.variance != "learned":
-            return self._at(self.model_log_variance, t)
+        """Log-variance of p(x_{t-1} | x_t), as the process is defined."""
+        if self.variance == "learned":
+            return self._learned_log_variance(variance, t)
+        return self._at(self.model_log_variance, t)
+
+    def _learned_log_variance(self, variance, t):
+        """For an output in -1 .. 1 between the posterior's and beta's (arXiv:2102.09672, equation 15)."""
         share = (variance + 1.0) * 0.5
         return share * self._at(self.log_betas, t) + (1.0 - share) * self._at(self.posterior_log_variance_clipped, t)
 
@@ -301,15 +306,15 @@ class GaussianDiffusion(nn.Cell):
         Returns:
             `BitsPerDim`; its ``total`` (B,) is what papers print.
         """
-        count = getattr(self.model, "num_classes", None)
         run = Generation(self, SamplingConfig(sampler="ddpm", steps=None), len(img), seed=seed, first_index=first_index,
-                         classes=[count] * len(img) if count and classes is None else classes)
+                         classes=classes, editing=True)
         x_start = Tensor(run.inside(img))
         vb, mse = np.empty((len(img), self.num_timesteps)), np.empty((len(img), self.num_timesteps))
         with run.evaluating():
             for step in reversed(range(self.num_timesteps)):
                 t, noise = Tensor(np.full(len(img), step), ms.int32), run.noise(step)
                 x = self.q_sample(x_start, t, noise)
+                run.denoise.forget()  # the estimate of another draw of noise would tell too much
                 seen = run.denoise(x, step)
                 variance = None if seen.variance_fraction is None else seen.variance_fraction * 2 - 1
                 terms = self._vb_terms(x_start, x, t, seen.pred_x_start, self._log_variance(variance, t))
@@ -343,7 +348,7 @@ class GaussianDiffusion(nn.Cell):
             seed: image k of a seed is the same whatever the batch; None draws a new seed.
             first_index: number of the first image: 16 images from 0 are 8 from 0 and 8 from 8.
             classes: one label per image, 0 to num_classes (which stands for "no class"). Default for a class-conditional
-                network: image k has class k modulo num_classes.
+                network: image k has class k modulo num_classes; none where images or latents are given.
             init_images: (B or 1, C, H, W) to begin with instead of pure noise; ``strength`` says how much of them is redrawn
                 ("SDEdit", arXiv:2108.01073), ``invert`` that DDIM inversion, not noise, brings them there.
             latents: (B or 1, C, H, W) what to begin with, as `invert` returns it.
@@ -360,8 +365,10 @@ class GaussianDiffusion(nn.Cell):
         Raises:
             InputError: an argument is not allowed.
         """
+        if init_images is not None and latents is not None:
+            raise InputError("both init_images and latents are given, allowed: one of them")
         run = Generation(self, self._options(options), batch_size, seed=seed, first_index=first_index, classes=classes,
-                         guidance_fn=guidance_fn, callback=callback)
+                         guidance_fn=guidance_fn, callback=callback, editing=init_images is not None or latents is not None)
         if init_images is not None:
             x, steps = run.noised(init_images)
         elif latents is not None:
@@ -391,7 +398,7 @@ class GaussianDiffusion(nn.Cell):
         if len(lam) not in (1, count):
             raise InputError(f"lam has {len(lam)} entries for {count} images, allowed: 1 or {count}")
         run = Generation(self, self._options(options), count, seed=seed, classes=classes, callback=callback,
-                         shared_noise=len(x1) == len(x2) == 1)
+                         shared_noise=len(x1) == len(x2) == 1, editing=True)
         (a, steps), (b, _) = run.noised(x1), run.noised(x2, "endpoint")
         return run.sampled(Tensor(slerp(a, b, lam).astype(np.float32)), steps)
 
@@ -410,16 +417,19 @@ class GaussianDiffusion(nn.Cell):
             (batch_size, C, H, W); known pixels are exactly those of ``img``.
         """
         run = Generation(self, self._options(options), batch_size or len(img), seed=seed, first_index=first_index,
-                         classes=classes, callback=callback)
+                         classes=classes, callback=callback, editing=True)
         return run.inpainted(img, mask)
 
-    def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, callback: Callable | None = None,
-               **options: Any) -> np.ndarray:
+    def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, **options: Any) -> np.ndarray:
         """The noise that DDIM (eta 0) makes ``img`` of, (B, C, H, W): `sample` with it as ``latents`` and the same options
         gives ``img`` back, the better the more steps. Clipping is off by default here, as it must be there."""
         run = Generation(self, self._options({"clip_x_start": False, **options}), len(img), seed=0, classes=classes,
-                         callback=callback)
+                         editing=True)
         return run.inverted(run.inside(img), run.steps[::-1])
+
+    def check_sampling(self, options: SamplingConfig) -> None:
+        """Raise `InputError` if `sample` would not take ``options``."""
+        Generation(self, options, 1, seed=0).variance  # noqa: B018
 
     def _options(self, given: dict) -> SamplingConfig:
         """`SamplingConfig` from keywords, with this process's defaults."""

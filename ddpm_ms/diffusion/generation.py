@@ -30,11 +30,14 @@ class Generation:
         guidance_fn: see `Denoiser`.
         callback: called at the beginning and after each transition with (transitions done, of how many, x as it is now).
         shared_noise: every image of the batch has the noise of the first.
+        editing: images are given, so that without ``classes`` the network is told none. Else image k has class k modulo
+            num_classes.
     """
 
     def __init__(self, diffusion: Any, options: SamplingConfig, count: int, *, seed: int | None = None, first_index: int = 0,
                  classes: Sequence[int] | None = None, guidance_fn: Callable | None = None,
-                 callback: Callable[[int, int, Tensor], None] | None = None, shared_noise: bool = False) -> None:
+                 callback: Callable[[int, int, Tensor], None] | None = None, shared_noise: bool = False,
+                 editing: bool = False) -> None:
         self.diffusion, self.options, self.callback = diffusion, options, callback
         check_range("batch_size", count, 1)
         self.seed = secrets.randbits(63) if seed is None else check_range("seed", seed, 0, 2**63 - 1)
@@ -43,7 +46,12 @@ class Generation:
         steps = diffusion.num_timesteps if options.steps is None else options.steps
         self.steps = sampling_steps(diffusion.schedule, steps, options.spacing)
         num_classes = getattr(diffusion.model, "num_classes", None)
+        if editing and num_classes and classes is None:
+            classes = [num_classes] * count  # nobody said what the given images show
         labels = _labels(num_classes, classes, self.images)
+        low, high = options.guidance_interval
+        if low > high:
+            raise InputError(f"guidance_interval is {low:g} to {high:g}, allowed: from the smaller to the larger")
         if labels is None and options.guidance_scale != 1:
             raise InputError(f"guidance_scale is {options.guidance_scale:g}, allowed with a network that is not "
                              "class-conditional: 1")
@@ -68,25 +76,33 @@ class Generation:
         """``x_start`` in [-1, 1] walked up ``rising`` steps by DDIM inversion."""
         x = Tensor(x_start)
         states = ddim_inversion(self.denoise, x, rising, self.diffusion.schedule)
-        return self._last(x, states, len(rising) - 1).asnumpy()
+        return self._last(x, states, lambda done, x: None).asnumpy()
 
     def sampled(self, x: Tensor, steps: list[int], return_all_timesteps: bool = False) -> np.ndarray:
         """Images in their users' range, from ``x`` at ``steps[0]``; with all timesteps (B, transitions + 1, C, H, W)."""
         states = SAMPLERS[self.options.sampler](self.denoise, x, steps, self.diffusion.schedule, self.noise,
                                                 eta=self.options.eta, variance=self.variance)
-        kept = [] if return_all_timesteps else None
-        last = self.outside(self._last(x, states, len(steps) - 1, kept).asnumpy())
-        return last if kept is None else np.stack(kept, 1)
+        kept = []
+
+        def keep(done: int, x: Tensor) -> None:
+            if return_all_timesteps:
+                kept.append(self.outside(x.asnumpy()))
+            self._tell(done, len(steps) - 1, x)
+
+        last = self.outside(self._last(x, states, keep).asnumpy())
+        return np.stack(kept, 1) if return_all_timesteps else last
 
     def inpainted(self, images: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Images whose pixels where ``mask`` is 1 are those of ``images``, and whose others fit them."""
-        images, mask = self.one_each(images), self._mask(mask)
+        mask = self._mask(mask)
+        images = np.where(mask > 0, self.one_each(images), 0)
         path = repaint_path(self.steps, self.options.jump_length, self.options.resamplings)
         known, x = Tensor(self.inside(images)), self.noise(-1)
         states = sample_repaint(self.denoise, x, path, self.diffusion.schedule, self.noise,
                                 variance=self.variance, known=known, mask=Tensor(mask))
         # Once more in the users' own range, where the way to [-1, 1] and back could cost a bit.
-        return np.where(mask > 0, images, self.outside(self._last(x, states, len(path) - 1).asnumpy()))
+        last = self._last(x, states, lambda done, x: self._tell(done, len(path) - 1, x))
+        return np.where(mask > 0, images, self.outside(last.asnumpy()))
 
     @property
     def variance(self) -> str:
@@ -96,6 +112,9 @@ class Generation:
     def inside(self, images: np.ndarray) -> np.ndarray:
         """(B or 1, C, H, W) as users give them to one each in [-1, 1]."""
         images = self.one_each(images)
+        low = 0 if self.diffusion.auto_normalize else -1
+        if not (images.min() >= low - 1e-3 and images.max() <= 1 + 1e-3):
+            raise InputError(f"images have values from {images.min():g} to {images.max():g}, allowed: {low} to 1")
         return images * 2 - 1 if self.diffusion.auto_normalize else images
 
     def outside(self, x: np.ndarray) -> np.ndarray:
@@ -138,15 +157,17 @@ class Generation:
         return rng.normal(self.seed, purpose, transition + 1, self.noise_of,
                           (self.diffusion.channels, *self.diffusion.image_size))
 
-    def _last(self, start: Tensor, states: Iterable[Tensor], transitions: int, kept: list | None = None) -> Tensor:
-        """The last of ``states``; all of them, and ``start``, are appended to ``kept`` in their users' range."""
+    def _last(self, start: Tensor, states: Iterable[Tensor], see: Callable[[int, Tensor], None]) -> Tensor:
+        """The last of ``states``; ``see`` is shown ``start`` and all of them, with the number of transitions so far."""
+        self.denoise.forget()
         with self.evaluating():
             for done, x in enumerate(itertools.chain([start], states)):
-                if kept is not None:
-                    kept.append(self.outside(x.asnumpy()))
-                if self.callback is not None:
-                    self.callback(done, transitions, x)
+                see(done, x)
         return x
+
+    def _tell(self, done: int, transitions: int, x: Tensor) -> None:
+        if self.callback is not None:
+            self.callback(done, transitions, x)
 
 
 def slerp(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -170,9 +191,9 @@ def _labels(count: int | None, classes: Sequence[int] | None, images: range) -> 
     """Checked labels (B,) for a network of ``count`` classes, or None if it takes none."""
     if not count:
         if classes is not None:
-            raise InputError(f"classes are {list(classes)}, allowed with a network that is not class-conditional: none")
+            raise InputError(f"classes are {classes}, allowed with a network that is not class-conditional: none")
         return None
-    labels = [k % count for k in images] if classes is None else list(classes)
+    labels = [k % count for k in images] if classes is None else np.atleast_1d(classes).tolist()
     if len(labels) != len(images):
         raise InputError(f"there are {len(labels)} classes for {len(images)} images, allowed: one each")
     for label in labels:

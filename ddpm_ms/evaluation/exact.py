@@ -2,7 +2,7 @@
 
 What a sampler makes with it is its own error and nobody else's: how far it drifts from the exact solution.
 
-    python -m ddpm_ms.evaluation.exact    # the table of samplers in README.md
+    python -m ddpm_ms.evaluation.exact    # the table of samplers in docs/sampling.md
 """
 
 from __future__ import annotations

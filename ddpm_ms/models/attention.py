@@ -13,6 +13,7 @@ from mindspore.common.initializer import Normal, initializer
 
 from ddpm_ms.models.layers import ChannelLayerNorm, RMSNorm, conv
 from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.softmax import Softmax
 
 
 class _HeadsCell(nn.Cell):
@@ -28,7 +29,7 @@ class _HeadsCell(nn.Cell):
         self.mem_kv = Parameter(initializer(Normal(1.0), memory_shape), name="mem_kv") if kind == "rms" else None
         self.project = Convolution(self.hidden, 1)
         self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
-        self.softmax, self.cast = ops.Softmax(-1), ops.Cast()
+        self.softmax, self.cast = Softmax(-1), ops.Cast()
 
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, dim, H, W) -> three of (B * heads, dim_head, H * W)."""
@@ -52,7 +53,7 @@ class LinearAttention(_HeadsCell):
         super().__init__(dim, heads, dim_head, kind, (2, heads, dim_head, num_mem_kv))
         self.to_out = conv(self.hidden, dim, 1)
         self.out_norm = RMSNorm(dim) if kind == "rms" else ChannelLayerNorm(dim)
-        self.softmax_features = ops.Softmax(-2)
+        self.softmax_features = Softmax(-2)
         self.outer = ops.BatchMatMul(transpose_b=True)
         self.gather = ops.BatchMatMul(transpose_a=True)
 

@@ -14,6 +14,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from ddpm_ms.ops.convolution import Conv2d, Convolution
+from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.ops.upsampling import NearestUpsample
 
 
 def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = True, pad: int | None = None) -> Conv2d:
@@ -41,50 +43,17 @@ class ChannelAffine(nn.Cell):
         return self.reshape(rows, (batch, channels, height, width))
 
 
-class _UnitChannels(nn.Cell):
-    """x / |x|_2 over the channels, times gain, plus shift, with its gradient written out.
-
-    Automatic differentiation would sum over axes of 4-D arrays, which is slow on CPUs. Here sums over channels are a
-    1x1 convolution with ones and sums over pixels are sums along rows of a matrix. Shapes as in `ChannelAffine`; float32.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.ones = Tensor(np.ones((1, dim, 1, 1)), ms.float32)
-        self.sum_channels, self.sum_rows = ops.Conv2D(1, 1), ops.ReduceSum()
-        self.rsqrt, self.square, self.maximum, self.reshape = ops.Rsqrt(), ops.Square(), ops.Maximum(), ops.Reshape()
-
-    def construct(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        rows, column = (batch * channels, height * width), (batch * channels, 1)
-        unit = x * self.rsqrt(self.maximum(self.sum_channels(self.square(x), self.ones), 1e-24))
-        out = self.reshape(unit, rows) * self.reshape(gain, column) + self.reshape(shift, column)
-        return self.reshape(out, x.shape)
-
-    def bprop(self, x: Tensor, gain: Tensor, shift: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, channels, height, width = x.shape
-        rows, column = (batch * channels, height * width), (batch * channels, 1)
-        inverse = self.rsqrt(self.maximum(self.sum_channels(self.square(x), self.ones), 1e-24))
-        unit = x * inverse
-        scaled = self.reshape(self.reshape(dout, rows) * self.reshape(gain, column), x.shape)
-        along = self.sum_channels(unit * scaled, self.ones)
-        dx = (scaled - unit * along) * inverse
-        dgain = self.sum_rows(self.reshape(dout * unit, rows), 1)
-        dshift = self.sum_rows(self.reshape(dout, rows), 1)
-        return dx, self.reshape(dgain, (batch, channels)), self.reshape(dshift, (batch, channels))
-
-
 class RMSNorm(nn.Cell):
     """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1); then optionally scale and shift.
 
-    Inputs: x (B, dim, H, W); scale and shift (B, dim), applied as x * (scale + 1) + shift.
+    Inputs: x (B, dim, H, W); scale and shift (B, dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
         self.dim, self.gain = dim, dim**0.5
         self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
-        self.unit = _UnitChannels(dim)
+        self.unit = UnitChannels(dim, act)
         self.reshape, self.tile, self.cast, self.zeros_like = ops.Reshape(), ops.Tile(), ops.Cast(), ops.ZerosLike()
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
@@ -181,8 +150,8 @@ class Block(nn.Cell):
     def __init__(self, dim: int, dim_out: int, kind: str, dropout: float = 0.0, layer: int = 0) -> None:
         super().__init__()
         self.proj = conv(dim, dim_out, 3) if kind == "rms" else WeightStandardizedConv(dim, dim_out)
-        self.norm = RMSNorm(dim_out) if kind == "rms" else GroupNorm(dim_out)
-        self.act = nn.SiLU()
+        self.norm = RMSNorm(dim_out, act=True) if kind == "rms" else GroupNorm(dim_out)
+        self.act = nn.Identity() if kind == "rms" else nn.SiLU()
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
@@ -231,11 +200,11 @@ class Upsample(nn.Cell):
 
     def __init__(self, dim: int, dim_out: int) -> None:
         super().__init__()
+        self.resize = NearestUpsample()
         self.conv = conv(dim, dim_out, 3)
 
     def construct(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        return self.conv(ops.ResizeNearestNeighbor((2 * height, 2 * width))(x))
+        return self.conv(self.resize(x))
 
 
 class SinusoidalPosEmb(nn.Cell):

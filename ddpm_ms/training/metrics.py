@@ -26,8 +26,8 @@ class Metrics:
         self.rows: list[dict[str, Any]] = []
         self._reset()
 
-    def rewind(self, step: int) -> None:
-        """Read the rows back, dropping those after ``step``: a resumed run writes them again."""
+    def rewind(self, step: int, to_file: bool = True) -> None:
+        """Read the rows back, dropping those after ``step``: a resumed run writes them again. One rank does so in the file."""
         if not self._path.is_file():
             return
         rows, lines = [], self._path.read_text(encoding="utf-8").splitlines()
@@ -37,7 +37,7 @@ class Metrics:
             except ValueError:  # a line cut off by a kill
                 continue
         self.rows = [row for row in rows if row["step"] <= step]
-        if len(self.rows) == len(lines):
+        if len(self.rows) == len(lines) or not to_file:
             return
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")

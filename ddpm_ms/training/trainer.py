@@ -82,7 +82,8 @@ class Trainer:
         log_every: steps between log lines.
         seed: of everything random.
         results_folder: the run directory.
-        sampling: how the sample grid is drawn.
+        sampling: how the sample grid is drawn. Default: the diffusion's ``sampling_timesteps`` and eta if it has fewer than
+            all, else 50 steps of DDIM.
         data: where the images come from, for the record in the checkpoint.
         runtime: what `runtime.setup` returned. Default: one process on MindSpore's current device.
         compile_cache: keep compiled graphs for the next start.
@@ -132,7 +133,7 @@ class Trainer:
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
         self.run_dir = Path(results_folder)
         self.config = _describe(diffusion, data or _data_config(folder_or_dataset, diffusion), training,
-                                sampling or SamplingConfig(), RuntimeConfig(compile_cache=compile_cache))
+                                sampling or _sampling_config(diffusion), RuntimeConfig(compile_cache=compile_cache))
         self._check()
 
         c = self.config.training
@@ -189,7 +190,7 @@ class Trainer:
                 continue
             self._load(found)
             log.info("resuming %s at step %d", self.run_dir, self.step)
-        self.metrics.rewind(self.step)
+        self.metrics.rewind(self.step, self.runtime.rank == 0)
 
     def save(self) -> None:
         """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover."""
@@ -313,6 +314,10 @@ class Trainer:
             raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every x "
                              f"devices), allowed: at most the {len(self.dataset)} of the data set")
         self._check_labels()
+        if not self.diffusion.auto_normalize:
+            raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
+        if c.num_samples:
+            self.diffusion.check_sampling(self.config.sampling)
         if c.optimizer == "adam" and c.weight_decay > 0:
             raise InputError(f"training.weight_decay is {c.weight_decay}, allowed with optimizer=adam: 0 (use adamw)")
         path = self.run_dir / "config.yaml"
@@ -374,6 +379,11 @@ def _describe(diffusion: GaussianDiffusion, data: DataConfig, training: dict, sa
     tree = to_dict(Config(runtime=runtime, data=data, sampling=sampling))
     tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams))
     return config_from_dict(json.loads(json.dumps(tree)))
+
+
+def _sampling_config(diffusion: GaussianDiffusion) -> SamplingConfig:
+    steps, total = diffusion.sampling_timesteps, diffusion.num_timesteps
+    return SamplingConfig(steps=steps if steps < total else min(50, total), eta=diffusion.ddim_sampling_eta)
 
 
 def _data_config(source: Any, diffusion: GaussianDiffusion) -> DataConfig:

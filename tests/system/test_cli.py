@@ -162,6 +162,10 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     run, _ = trained
     assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU", "--metric", "bits_per_dim", "-n", "3"]) == 0
     assert re.match(r"bits/dim: \d+\.\d+ \+- \d+\.\d+ over 3 images", capsys.readouterr().out)
+    for arguments, message in ((["--variance", "fixed_large"], "--variance with --metric bits_per_dim"),
+                               (["--num-images", "-5"], "--num-images is -5"), (["--batch-size", "0"], "--batch-size is 0")):
+        assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU", "--metric", "bits_per_dim", *arguments]) == 2
+        assert message in capsys.readouterr().err
     # The run is of four steps, so its samples fail: status 1, and no traceback.
     assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU"]) == 1
     assert "recognised as the class asked for" in capsys.readouterr().out
@@ -178,6 +182,8 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     (["--classes", "11"], "class is 11, allowed: 0 to 10"),
     (["--variance", "learned"], "variance is 'learned', allowed with a network"),
     (["--mask", "m.png"], "--mask without --init-image"),
+    (["--out", "x.foo"], "--out is x.foo, allowed: a file ending in .png"),
+    (["--npz", "/proc/none/x.npz"], "--npz is /proc/none/x.npz"),
     (["--init-image", "none.png"], "image none.png cannot be read"),
     (["--interpolate", "a.png", "b.png", "--init-image", "c.png"], "--interpolate with --init-image"),
 ])

@@ -12,7 +12,7 @@ from ddpm_ms import runtime
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.cpu import build
 
-needs_native = pytest.mark.skipif("runtime.native_convolution() is None", reason="no native convolution on this machine")
+needs_native = pytest.mark.skipif("runtime.native_library() is None", reason="no native convolution on this machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,14 +34,14 @@ def gradients(cell, arrays):
     (4, 8, 8, 8, 16, 3, 1, 1), (1, 3, 9, 7, 5, 7, 1, 3), (2, 16, 8, 6, 8, 2, 2, 0), (3, 5, 9, 9, 4, 4, 2, 1),
     (2, 8, 5, 3, 12, 1, 1, 0), (2, 1, 8, 8, 1, 3, 1, 1), (2, 33, 7, 7, 17, 3, 2, 1),
 ])
-def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
+def test_native_library_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
     batch, channels, height, width, out, kernel, stride, padding = shape
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(s).astype(np.float32) for s in
               ((batch, channels, height, width), (out, channels, kernel, kernel), (out,))][: 3 if bias else 2]
     native = Convolution(out, kernel, stride, padding)
     assert native.native is not None
-    monkeypatch.setattr(runtime, "native_convolution", lambda: None)
+    monkeypatch.setattr(runtime, "native_library", lambda: None)
     stock = Convolution(out, kernel, stride, padding)
     assert stock.native is None
     for ours, theirs in zip(gradients(native, arrays), gradients(stock, arrays)):
@@ -92,5 +92,5 @@ def test_without_a_compiler_or_library_the_reason_is_named(tmp_path, monkeypatch
 
 def test_it_is_off_by_request(monkeypatch):
     monkeypatch.setenv("DDPM_MS_NATIVE", "0")
-    assert runtime.native_convolution() is None
+    assert runtime.native_library() is None
     assert isinstance(Convolution(1, 1), nn.Cell) and Convolution(1, 1).native is None

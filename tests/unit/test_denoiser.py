@@ -133,6 +133,15 @@ def test_self_conditioning_hands_the_guided_and_clipped_x0_to_both_halves():
     np.testing.assert_array_equal(after, np.concatenate([first, first]))
 
 
+def test_after_forgetting_the_network_is_conditioned_on_nothing():
+    network = Network()
+    denoise = make(network=network, self_condition=True)
+    for t in (900, 800):
+        denoise(image(), t)
+        denoise.forget()
+    assert all((conditioned == 0).all() for _, conditioned, _ in network.calls)
+
+
 def test_guidance_needs_a_conditional_network(tiny_unet):
     from ddpm_ms import GaussianDiffusion
 

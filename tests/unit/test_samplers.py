@@ -115,7 +115,8 @@ def test_the_repaint_path_is_the_papers():
     # Ten transitions, stretches of three, each walked twice.
     path = repaint_path(list(range(9, -2, -1)), jump_length=3, resamplings=2)
     assert path == [9, 8, 7, 6, 7, 8, 9, 8, 7, 6, 5, 4, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, -1]
-    assert repaint_path([5, 3, 1, -1], 10, 4) == [5, 3, 1, -1] == repaint_path([5, 3, 1, -1], 1, 1)
+    assert repaint_path([5, 3, 1, -1], 1, 1) == [5, 3, 1, -1]
+    assert repaint_path([5, 3, 1, -1], 10, 2) == [5, 3, 1, 3, 5, 3, 1, -1]  # no stretch is longer than the path
 
 
 def test_repaint_draws_the_unknown_from_the_conditional_distribution():

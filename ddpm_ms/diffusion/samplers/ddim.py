@@ -26,7 +26,7 @@ def sample_ddim(denoise: Callable, x: Any, steps: Sequence[int], schedule: Noise
 
 
 def ddim_inversion(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule) -> Iterator[Any]:
-    """Walk an image up to the noise that DDIM (eta 0) makes it from (arXiv:2105.05233, section 4.2 "encoding").
+    """Walk an image up to the noise that DDIM (eta 0) makes it from (arXiv:2010.02502, sections 4.3 and 5.4).
 
     ``steps`` rise, from -1. The step s -> t needs the noise at t, which is not known yet; the noise that the network sees at t
     in the image of s stands for it. The error falls with the number of steps.

@@ -15,6 +15,7 @@ def repaint_path(steps: Sequence[int], jump_length: int, resamplings: int) -> li
     ``resamplings`` times, so that the filled-in part can adapt to the known one. ``resamplings`` 1 is ``steps``."""
     rising = list(steps)[::-1]
     at = len(rising) - 1
+    jump_length = max(min(jump_length, at - 1), 1)  # with few steps, one stretch of nearly all of them
     left = {k: resamplings - 1 for k in range(1, at - jump_length + 1, jump_length)}
     path = [rising[at]]
     while at > 0:

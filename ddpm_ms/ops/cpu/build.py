@@ -1,4 +1,4 @@
-"""Compile the native convolution against the oneDNN that MindSpore ships, once per machine and version."""
+"""Compile the native operators against the oneDNN that MindSpore ships, once per machine and version."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("convolution.cpp")
-FLAGS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-pthread")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("convolution.cpp", "kernels.cpp"))
+HEADERS = (Path(__file__).with_name("threads.h"),)
+# Nothing here depends on errno or on floating-point traps; without saying so, few loops would become vector instructions.
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC", "-pthread")
 
 
 class BuildError(RuntimeError):
@@ -30,7 +32,7 @@ def build(onednn: Path | None, cache: Path) -> Path:
     if onednn is None:
         raise BuildError("this MindSpore does not ship oneDNN 3")
     status = onednn.stat()
-    key = repr((SOURCE.read_bytes(), FLAGS, str(onednn), status.st_size, status.st_mtime_ns))
+    key = repr(([path.read_bytes() for path in SOURCES + HEADERS], FLAGS, str(onednn), status.st_size, status.st_mtime_ns))
     target = cache / f"libddpm_ms_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if target.is_file():
         return target
@@ -41,7 +43,7 @@ def build(onednn: Path | None, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder, target.name)
-            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), str(onednn), f"-Wl,-rpath,{onednn.parent}"]
+            command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), str(onednn), f"-Wl,-rpath,{onednn.parent}"]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 raise BuildError(f"{compiler} failed: {(done.stderr.strip().splitlines() or ['no message'])[0]}")

@@ -5,20 +5,15 @@
 // for each shape and kept. The few C functions of oneDNN 3 that are used are declared below, so that no header has to be
 // installed; their C interface is stable within a major version.
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
+
+#include "threads.h"
 
 extern "C" {
 typedef struct dnnl_engine *dnnl_engine_t;
@@ -78,126 +73,47 @@ void check(int status, const char *what) {
   if (status != 0) throw std::runtime_error(std::string(what) + " failed in oneDNN, status " + std::to_string(status));
 }
 
-// dnnl::threadpool_interop::threadpool_iface of oneDNN 3.10, whose virtual table this must match.
-struct ThreadPoolInterface {
-  virtual int get_num_threads() const = 0;
-  virtual bool get_in_parallel() const = 0;
-  virtual void parallel_for(int n, const std::function<void(int, int)> &fn) = 0;
-  virtual uint64_t get_flags() const = 0;
-  virtual void wait() = 0;
-  virtual ~ThreadPoolInterface() = default;
-};
-
-thread_local bool in_parallel = false;
-
-// Runs closures on the calling thread and on a fixed set of helpers; returns when all are done.
-class ThreadPool : public ThreadPoolInterface {
- public:
-  explicit ThreadPool(int threads) {
-    for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { Help(); });
-  }
-  // Never destroyed: the process ends with its threads (see Shared()).
-  int get_num_threads() const override { return static_cast<int>(helpers_.size()) + 1; }
-  bool get_in_parallel() const override { return in_parallel; }
-  uint64_t get_flags() const override { return 0; }
-  void wait() override {}
-
-  void parallel_for(int n, const std::function<void(int, int)> &fn) override {
-    if (n <= 1 || in_parallel || helpers_.empty()) {
-      for (int i = 0; i < n; ++i) fn(i, n);
-      return;
-    }
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      work_ = &fn;
-      next_ = 0;
-      total_ = n;
-      running_ = 0;
-      submitted_.fetch_add(1, std::memory_order_release);
-    }
-    ready_.notify_all();
-    in_parallel = true;
-    std::unique_lock<std::mutex> lock(mutex_);
-    Drain(&lock);
-    done_.wait(lock, [this] { return running_ == 0; });
-    work_ = nullptr;
-    in_parallel = false;
-  }
-
- private:
-  // Take and run iterations until none is left. The lock is held on entry and on return.
-  void Drain(std::unique_lock<std::mutex> *lock) {
-    while (work_ != nullptr && next_ < total_) {
-      const auto *fn = work_;
-      int i = next_++, n = total_;
-      ++running_;
-      lock->unlock();
-      (*fn)(i, n);
-      lock->lock();
-      if (--running_ == 0) done_.notify_all();
-    }
-  }
-
-  void Help() {
-    in_parallel = true;
-    uint64_t seen = 0;
-    for (;;) {
-      // A convolution submits several closures within microseconds: look for the next one a moment before sleeping.
-      for (int spin = 0; spin < kSpins && submitted_.load(std::memory_order_acquire) == seen; ++spin) Pause();
-      std::unique_lock<std::mutex> lock(mutex_);
-      ready_.wait(lock, [&] { return submitted_.load() != seen; });
-      seen = submitted_.load();
-      Drain(&lock);
-    }
-  }
-
-  static void Pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-
-  static constexpr int kSpins = 0;
-  std::vector<std::thread> helpers_;
-  std::atomic<uint64_t> submitted_{0};
-  std::mutex mutex_;
-  std::condition_variable ready_, done_;
-  const std::function<void(int, int)> *work_ = nullptr;
-  int next_ = 0, total_ = 0, running_ = 0;
-};
-
-struct Library {
-  dnnl_engine_t engine = nullptr;
-  dnnl_stream_t stream = nullptr;
-  ThreadPool *pool = nullptr;
-  std::mutex mutex;  // one convolution at a time: it uses all threads, and its primitive's memory is shared
-};
-
-Library &Shared() {
-  static Library *library = [] {
-    auto *made = new Library;
-    const char *wanted = std::getenv("OMP_NUM_THREADS");
-    int threads = wanted ? std::atoi(wanted) : 0;
-    made->pool = new ThreadPool(threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency()));
-    check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
-    check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, made->pool), "stream");
-    return made;
-  }();
-  return *library;
-}
-
-using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad, bias?
-
-// 64-byte aligned memory of one primitive's layout.
+// Memory aligned to 64 bytes.
 struct Buffer {
-  explicit Buffer(size_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+  explicit Buffer(size_t bytes) : size(bytes), data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
     if (data == nullptr) throw std::bad_alloc();
   }
   ~Buffer() { std::free(data); }
   Buffer(const Buffer &) = delete;
   Buffer &operator=(const Buffer &) = delete;
+  size_t size;
   void *data;
 };
+
+struct Library {
+  dnnl_engine_t engine = nullptr;
+  dnnl_stream_t stream = nullptr;
+  // Tensors in the layouts that primitives want, one place for each operand. Operators run one at a time, so all primitives
+  // share them.
+  std::vector<std::unique_ptr<Buffer>> scratch;
+};
+
+Library &Shared() {
+  static Library *library = [] {
+    auto *made = new Library;
+    check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
+    check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, &ddpm_ms::Threads()), "stream");
+    return made;
+  }();
+  return *library;
+}
+
+void *Scratch(size_t place, size_t bytes) {
+  auto &scratch = Shared().scratch;
+  if (scratch.size() <= place) scratch.resize(place + 1);
+  if (!scratch[place] || scratch[place]->size < bytes) {
+    scratch[place].reset();
+    scratch[place].reset(new Buffer(bytes));
+  }
+  return scratch[place]->data;
+}
+
+using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad, bias?
 
 // One tensor of a convolution: the caller's plain array, and the same data in the layout that the primitive wants.
 class Operand {
@@ -206,8 +122,8 @@ class Operand {
     auto &lib = Shared();
     check(dnnl_memory_create(&plain_, plain, lib.engine, nullptr), "memory");
     if (dnnl_memory_desc_equal(plain, wanted)) return;
-    inner_.reset(new Buffer(dnnl_memory_desc_get_size(wanted)));
-    check(dnnl_memory_create(&wanted_, wanted, lib.engine, inner_->data), "memory");
+    bytes_ = dnnl_memory_desc_get_size(wanted);
+    check(dnnl_memory_create(&wanted_, wanted, lib.engine, nullptr), "memory");
     dnnl_primitive_desc_t desc;
     check(dnnl_reorder_primitive_desc_create(&desc, output ? wanted : plain, lib.engine, output ? plain : wanted,
                                              lib.engine, nullptr), "reorder");
@@ -215,7 +131,10 @@ class Operand {
   }
 
   dnnl_memory_t memory() const { return wanted_ ? wanted_ : plain_; }
-  void Bind(const void *data) { check(dnnl_memory_set_data_handle(plain_, const_cast<void *>(data)), "handle"); }
+  void Bind(const void *data, size_t place) {
+    check(dnnl_memory_set_data_handle(plain_, const_cast<void *>(data)), "handle");
+    if (wanted_) check(dnnl_memory_set_data_handle(wanted_, Scratch(place, bytes_)), "handle");
+  }
   void Before() const { if (!output_) Reorder(plain_, wanted_); }
   void After() const { if (output_) Reorder(wanted_, plain_); }
 
@@ -228,7 +147,7 @@ class Operand {
 
   bool output_;
   dnnl_memory_t plain_ = nullptr, wanted_ = nullptr;
-  std::unique_ptr<Buffer> inner_;
+  size_t bytes_ = 0;
   dnnl_primitive_t reorder_ = nullptr;
 };
 
@@ -281,7 +200,7 @@ class Convolution {
   void Run(const std::vector<const void *> &data) {
     std::vector<dnnl_exec_arg_t> args;
     for (size_t i = 0; i < operands_.size(); ++i) {
-      operands_[i].second->Bind(data[i]);
+      operands_[i].second->Bind(data[i], i);
       operands_[i].second->Before();
       args.push_back({operands_[i].first, operands_[i].second->memory()});
     }
@@ -355,23 +274,10 @@ Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
           shapes[1][2], shapes[1][3], c[0],         c[1],         has_bias};
 }
 
-template <typename Body>
-int Guarded(Body body) {
-  try {
-    auto &lib = Shared();
-    std::lock_guard<std::mutex> lock(lib.mutex);
-    body();
-    return 0;
-  } catch (const std::exception &error) {
-    std::fprintf(stderr, "ddpm_ms convolution: %s\n", error.what());
-    return 1;
-  }
-}
-
 // MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
 
 int Forward(void **params, int64_t **shapes, bool has_bias) {
-  return Guarded([&] {
+  return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
     auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeForward);
     if (has_bias) {
@@ -383,7 +289,7 @@ int Forward(void **params, int64_t **shapes, bool has_bias) {
 }
 
 int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
-  return Guarded([&] {
+  return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
     auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeBackwardWeights);
     if (has_bias) {
@@ -410,7 +316,7 @@ int conv2d_bias_forward(int, void **params, int *, int64_t **shapes, const char 
 
 // (x, weight, config, dy) -> dx
 int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Guarded([&] {
+  return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
     Cached(&cache, MakeKey(shapes, params[2], false), MakeBackwardData)->Run({params[3], params[1], params[4]});
   });

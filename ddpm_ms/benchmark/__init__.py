@@ -1,0 +1,1 @@
+"""How fast this package is, alone and beside PyTorch."""

@@ -1,0 +1,277 @@
+// Normalisation with activation, softmax and upsampling of float32 tensors, forward and backward, each in one pass over
+// memory where MindSpore would take ten. Loops run along the pixels, which lie next to each other, so that the compiler
+// turns them into vector instructions; `MULTI` lets the processor choose among its widths when the library is loaded.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "threads.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(DDPM_MS_SANITIZE)
+#define MULTI __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define MULTI
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
+
+// e^x to about 2 units in the last place, without branches (Cephes' polynomial).
+INLINE float Exp(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to a whole number
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+INLINE float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
+
+// Sum of `n` floats in sixteen strands, which the compiler may keep in one vector.
+template <typename Term>
+INLINE float Sum(int n, Term term) {
+  float strands[16] = {};
+  int i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int k = 0; k < 16; ++k) strands[k] += term(i + k);
+  float sum = 0;
+  for (; i < n; ++i) sum += term(i);
+  for (float strand : strands) sum += strand;
+  return sum;
+}
+
+// One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. All (channels, pixels).
+MULTI void NormForward(const float *x, const float *gain, const float *shift, bool act, int64_t channels, int64_t pixels,
+                       float *y) {
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    int n = static_cast<int>(std::min<int64_t>(kBlock, pixels - begin));
+    float inverse[kBlock] = {};
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row = x + c * pixels + begin;
+      for (int p = 0; p < n; ++p) inverse[p] += row[p] * row[p];
+    }
+    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(std::max(inverse[p], 1e-24f));
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row = x + c * pixels + begin;
+      float *out = y + c * pixels + begin;
+      float g = gain[c], s = shift[c];
+      if (act) {
+        for (int p = 0; p < n; ++p) {
+          float z = row[p] * inverse[p] * g + s;
+          out[p] = z * Sigmoid(z);
+        }
+      } else {
+        for (int p = 0; p < n; ++p) out[p] = row[p] * inverse[p] * g + s;
+      }
+    }
+  }
+}
+
+MULTI void NormBackward(const float *x, const float *gain, const float *shift, bool act, const float *dy, int64_t channels,
+                        int64_t pixels, float *dx, float *dgain, float *dshift) {
+  for (int64_t c = 0; c < channels; ++c) dgain[c] = dshift[c] = 0;
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    int n = static_cast<int>(std::min<int64_t>(kBlock, pixels - begin));
+    float inverse[kBlock] = {}, along[kBlock] = {}, unit[kBlock], dz[kBlock];
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row = x + c * pixels + begin;
+      for (int p = 0; p < n; ++p) inverse[p] += row[p] * row[p];
+    }
+    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(std::max(inverse[p], 1e-24f));
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row = x + c * pixels + begin, *given = dy + c * pixels + begin;
+      float *out = dx + c * pixels + begin;
+      float g = gain[c], s = shift[c];
+      for (int p = 0; p < n; ++p) unit[p] = row[p] * inverse[p];
+      if (act) {
+        for (int p = 0; p < n; ++p) {
+          float z = unit[p] * g + s, sigmoid = Sigmoid(z);
+          dz[p] = given[p] * sigmoid * (1.0f + z * (1.0f - sigmoid));
+        }
+      } else {
+        for (int p = 0; p < n; ++p) dz[p] = given[p];
+      }
+      for (int p = 0; p < n; ++p) {
+        out[p] = dz[p] * g;
+        along[p] += unit[p] * out[p];
+      }
+      dshift[c] += Sum(n, [&](int p) { return dz[p]; });
+      dgain[c] += Sum(n, [&](int p) { return dz[p] * unit[p]; });
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+      const float *row = x + c * pixels + begin;
+      float *out = dx + c * pixels + begin;
+      for (int p = 0; p < n; ++p) out[p] = (out[p] - row[p] * inverse[p] * along[p]) * inverse[p];
+    }
+  }
+}
+
+// Softmax over the rows of one (rows, columns) matrix, that is along its first axis.
+MULTI void SoftmaxDown(const float *x, int64_t rows, int64_t columns, float *y) {
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    int n = static_cast<int>(std::min<int64_t>(kBlock, columns - begin));
+    float top[kBlock], sum[kBlock] = {};
+    for (int p = 0; p < n; ++p) top[p] = x[begin + p];
+    for (int64_t r = 1; r < rows; ++r)
+      for (int p = 0; p < n; ++p) top[p] = std::max(top[p], x[r * columns + begin + p]);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int p = 0; p < n; ++p) sum[p] += y[r * columns + begin + p] = Exp(x[r * columns + begin + p] - top[p]);
+    for (int p = 0; p < n; ++p) sum[p] = 1.0f / sum[p];
+    for (int64_t r = 0; r < rows; ++r)
+      for (int p = 0; p < n; ++p) y[r * columns + begin + p] *= sum[p];
+  }
+}
+
+MULTI void SoftmaxDownBackward(const float *y, const float *dy, int64_t rows, int64_t columns, float *dx) {
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    int n = static_cast<int>(std::min<int64_t>(kBlock, columns - begin));
+    float along[kBlock] = {};
+    for (int64_t r = 0; r < rows; ++r)
+      for (int p = 0; p < n; ++p) along[p] += y[r * columns + begin + p] * dy[r * columns + begin + p];
+    for (int64_t r = 0; r < rows; ++r)
+      for (int p = 0; p < n; ++p) {
+        int64_t i = r * columns + begin + p;
+        dx[i] = y[i] * (dy[i] - along[p]);
+      }
+  }
+}
+
+// Softmax of each row.
+MULTI void SoftmaxAlong(const float *x, int64_t rows, int64_t columns, float *y) {
+  for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
+    float tops[16], top = x[0];
+    for (float &t : tops) t = x[0];
+    int64_t i = 0;
+    for (; i + 16 <= columns; i += 16)
+      for (int k = 0; k < 16; ++k) tops[k] = std::max(tops[k], x[i + k]);
+    for (; i < columns; ++i) top = std::max(top, x[i]);
+    for (float t : tops) top = std::max(top, t);
+    for (i = 0; i < columns; ++i) y[i] = Exp(x[i] - top);
+    float scale = 1.0f / Sum(static_cast<int>(columns), [&](int k) { return y[k]; });
+    for (i = 0; i < columns; ++i) y[i] *= scale;
+  }
+}
+
+MULTI void SoftmaxAlongBackward(const float *y, const float *dy, int64_t rows, int64_t columns, float *dx) {
+  for (int64_t r = 0; r < rows; ++r, y += columns, dy += columns, dx += columns) {
+    float along = Sum(static_cast<int>(columns), [&](int k) { return y[k] * dy[k]; });
+    for (int64_t i = 0; i < columns; ++i) dx[i] = y[i] * (dy[i] - along);
+  }
+}
+
+void Upsample(const float *x, int64_t height, int64_t width, float *y) {
+  for (int64_t h = 0; h < height; ++h, x += width) {
+    float *row = y + 4 * h * width;
+    for (int64_t w = 0; w < width; ++w) row[2 * w] = row[2 * w + 1] = x[w];
+    std::memcpy(row + 2 * width, row, 2 * width * sizeof(float));
+  }
+}
+
+void UpsampleBackward(const float *dy, int64_t height, int64_t width, float *dx) {
+  for (int64_t h = 0; h < height; ++h, dx += width) {
+    const float *upper = dy + 4 * h * width, *lower = upper + 2 * width;
+    for (int64_t w = 0; w < width; ++w) dx[w] = (upper[2 * w] + upper[2 * w + 1]) + (lower[2 * w] + lower[2 * w + 1]);
+  }
+}
+
+// `body(i)` for i in 0 .. n - 1, in as many pieces as there are threads.
+template <typename Body>
+int Each(int64_t n, Body body) {
+  return ddpm_ms::Guarded([&] {
+    auto &threads = ddpm_ms::Threads();
+    int pieces = static_cast<int>(std::min<int64_t>(n, threads.get_num_threads()));
+    threads.parallel_for(pieces, [&](int piece, int) {
+      for (int64_t i = n * piece / pieces; i < n * (piece + 1) / pieces; ++i) body(i);
+    });
+  });
+}
+
+float *Floats(void *data) { return static_cast<float *>(data); }
+
+}  // namespace
+
+extern "C" {
+
+// (x (B, C, H, W), gain (B, C), shift (B, C), {act}) -> y
+int norm_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], size = channels * pixels;
+  bool act = *static_cast<int32_t *>(params[3]) != 0;
+  return Each(shapes[0][0], [=](int64_t b) {
+    NormForward(Floats(params[0]) + b * size, Floats(params[1]) + b * channels, Floats(params[2]) + b * channels, act, channels,
+                pixels, Floats(params[4]) + b * size);
+  });
+}
+
+// (x, gain, shift, {act}, dy) -> dx, dgain, dshift
+int norm_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], size = channels * pixels;
+  bool act = *static_cast<int32_t *>(params[3]) != 0;
+  return Each(shapes[0][0], [=](int64_t b) {
+    NormBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * channels, Floats(params[2]) + b * channels, act,
+                 Floats(params[4]) + b * size, channels, pixels, Floats(params[5]) + b * size, Floats(params[6]) + b * channels,
+                 Floats(params[7]) + b * channels);
+  });
+}
+
+// x (B, M, N) -> softmax over M
+int softmax_down(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
+  return Each(shapes[0][0], [=](int64_t b) {
+    SoftmaxDown(Floats(params[0]) + b * size, rows, columns, Floats(params[1]) + b * size);
+  });
+}
+
+// (y, dy) -> dx
+int softmax_down_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
+  return Each(shapes[0][0], [=](int64_t b) {
+    SoftmaxDownBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * size, rows, columns, Floats(params[2]) + b * size);
+  });
+}
+
+// x (B, M, N) -> softmax over N
+int softmax_along(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
+  return Each(shapes[0][0], [=](int64_t b) {
+    SoftmaxAlong(Floats(params[0]) + b * size, rows, columns, Floats(params[1]) + b * size);
+  });
+}
+
+// (y, dy) -> dx
+int softmax_along_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
+  return Each(shapes[0][0], [=](int64_t b) {
+    SoftmaxAlongBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * size, rows, columns, Floats(params[2]) + b * size);
+  });
+}
+
+// x (B, C, H, W) -> (B, C, 2H, 2W)
+int upsample_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t height = shapes[0][2], width = shapes[0][3], size = height * width;
+  return Each(shapes[0][0] * shapes[0][1], [=](int64_t i) {
+    Upsample(Floats(params[0]) + i * size, height, width, Floats(params[1]) + 4 * i * size);
+  });
+}
+
+// dy (B, C, 2H, 2W) -> dx (B, C, H, W)
+int upsample_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t height = shapes[0][2] / 2, width = shapes[0][3] / 2, size = height * width;
+  return Each(shapes[0][0] * shapes[0][1], [=](int64_t i) {
+    UpsampleBackward(Floats(params[0]) + 4 * i * size, height, width, Floats(params[1]) + i * size);
+  });
+}
+
+}  // extern "C"
