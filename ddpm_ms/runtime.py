@@ -7,6 +7,7 @@ Nobody else in the package reads an environment variable or calls ``set_device``
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -84,8 +85,13 @@ def _build_native() -> str | None:
     spec = importlib.util.find_spec("mindspore")
     libraries = sorted(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))
     try:
-        return str(build.build(libraries[0] if libraries else None, cache_dir() / "native"))
-    except build.BuildError as error:
+        library = str(build.build(libraries[0] if libraries else None, cache_dir() / "native"))
+        # What the user set, or the cores that this process may use.
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ctypes.CDLL(library).set_number_of_threads(int(threads) if threads.isdigit() and int(threads) > 0 else cores)
+        return library
+    except (build.BuildError, OSError) as error:
         log.info("native CPU operators not available (%s): using MindSpore's own, which are slower", error)
         return None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ddpm_ms.benchmark.work import CASES
 
 WORK = {"a": ("train", "eval"), "b": ("train", "eval"), "c": ("train", "eval"), "d": ("train", "eval"), "e": ("sample",)}
+PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
 PEER = Path(__file__).parents[2] / "scripts" / "benchmark_peer.py"
 
 
@@ -26,6 +27,7 @@ class Side:
                                         stderr=subprocess.DEVNULL)
 
     def ask(self, what: str) -> float:
+        time.sleep(PAUSE)
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()

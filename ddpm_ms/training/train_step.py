@@ -23,7 +23,9 @@ def _zero_one(accumulator: Tensor) -> Tensor:
 
 @_square_sum.register("Tensor")
 def _square_sum_one(gradient: Tensor) -> Tensor:
-    return ops.ReduceSum()(ops.Square()(gradient))
+    # Row by row: on CPUs the sum over all axes at once is several times slower.
+    rows = ops.Reshape()(ops.Square()(gradient), (gradient.shape[0], -1))
+    return ops.ReduceSum()(ops.ReduceSum()(rows, 1))
 
 
 @_scale.register("Tensor", "Tensor")
@@ -97,14 +99,14 @@ class TrainStep(nn.Cell):
         gradients = self.accumulators
         if self.reducer is not None:
             gradients = self.reducer(gradients)
-        gradients = self.map(ops.partial(_scale, 1.0 / (loss_scale * self.accumulate_every)), gradients)
-        norm = self.sqrt(self.add_n(self.map(_square_sum, gradients)))
+        unscale = 1.0 / (loss_scale * self.accumulate_every)
+        norm = self.sqrt(self.add_n(self.map(_square_sum, gradients))) * unscale
         # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
         finite = all_finite((norm,))
         if finite:
             if self.max_grad_norm > 0:
-                factor = self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
-                gradients = self.map(ops.partial(_scale, factor), gradients)
+                unscale = unscale * self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
+            gradients = self.map(ops.partial(_scale, unscale), gradients)
             self.assign(self.optimizer.learning_rate, learning_rate)
             if self.weight_decay > 0:
                 shrunk = self.map(ops.partial(_scale, 1.0 - learning_rate * self.weight_decay), self.weights)

@@ -18,6 +18,7 @@
 
 namespace {
 
+constexpr int kWide = 256;  // the same for softmax, which goes through memory in long strides
 constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
 
 // e^x to about 2 units in the last place, without branches (Cephes' polynomial).
@@ -119,26 +120,38 @@ MULTI void NormBackward(const float *x, const float *gain, const float *shift, b
   }
 }
 
-// Softmax over the rows of one (rows, columns) matrix, that is along its first axis.
-MULTI void SoftmaxDown(const float *x, int64_t rows, int64_t columns, float *y) {
-  for (int64_t begin = 0; begin < columns; begin += kBlock) {
-    int n = static_cast<int>(std::min<int64_t>(kBlock, columns - begin));
-    float top[kBlock], sum[kBlock] = {};
+// Softmax over the rows of one (rows, columns) matrix, that is along its first axis. `block` has room for rows * kWide: a
+// copy without the gaps between rows, which are often powers of two and would all fall into one place of the cache.
+MULTI void SoftmaxDown(const float *x, int64_t rows, int64_t columns, float *block, float *y) {
+  for (int64_t begin = 0; begin < columns; begin += kWide) {
+    int n = static_cast<int>(std::min<int64_t>(kWide, columns - begin));
+    float top[kWide], sum[kWide] = {};
     for (int p = 0; p < n; ++p) top[p] = x[begin + p];
-    for (int64_t r = 1; r < rows; ++r)
-      for (int p = 0; p < n; ++p) top[p] = std::max(top[p], x[r * columns + begin + p]);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int p = 0; p < n; ++p) sum[p] += y[r * columns + begin + p] = Exp(x[r * columns + begin + p] - top[p]);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float *in = x + r * columns + begin;
+      float *kept = block + r * kWide;
+      for (int p = 0; p < n; ++p) {
+        kept[p] = in[p];
+        top[p] = std::max(top[p], in[p]);
+      }
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      float *kept = block + r * kWide;
+      for (int p = 0; p < n; ++p) sum[p] += kept[p] = Exp(kept[p] - top[p]);
+    }
     for (int p = 0; p < n; ++p) sum[p] = 1.0f / sum[p];
-    for (int64_t r = 0; r < rows; ++r)
-      for (int p = 0; p < n; ++p) y[r * columns + begin + p] *= sum[p];
+    for (int64_t r = 0; r < rows; ++r) {
+      const float *kept = block + r * kWide;
+      float *out = y + r * columns + begin;
+      for (int p = 0; p < n; ++p) out[p] = kept[p] * sum[p];
+    }
   }
 }
 
 MULTI void SoftmaxDownBackward(const float *y, const float *dy, int64_t rows, int64_t columns, float *dx) {
-  for (int64_t begin = 0; begin < columns; begin += kBlock) {
-    int n = static_cast<int>(std::min<int64_t>(kBlock, columns - begin));
-    float along[kBlock] = {};
+  for (int64_t begin = 0; begin < columns; begin += kWide) {
+    int n = static_cast<int>(std::min<int64_t>(kWide, columns - begin));
+    float along[kWide] = {};
     for (int64_t r = 0; r < rows; ++r)
       for (int p = 0; p < n; ++p) along[p] += y[r * columns + begin + p] * dy[r * columns + begin + p];
     for (int64_t r = 0; r < rows; ++r)
@@ -205,6 +218,9 @@ float *Floats(void *data) { return static_cast<float *>(data); }
 
 extern "C" {
 
+// Called once from Python.
+void set_number_of_threads(int threads) { ddpm_ms::NumberOfThreads() = threads; }
+
 // (x (B, C, H, W), gain (B, C), shift (B, C), {act}) -> y
 int norm_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   int64_t channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], size = channels * pixels;
@@ -230,7 +246,9 @@ int norm_backward(int, void **params, int *, int64_t **shapes, const char **, vo
 int softmax_down(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
   return Each(shapes[0][0], [=](int64_t b) {
-    SoftmaxDown(Floats(params[0]) + b * size, rows, columns, Floats(params[1]) + b * size);
+    thread_local std::vector<float> block;
+    block.resize(rows * kWide);
+    SoftmaxDown(Floats(params[0]) + b * size, rows, columns, block.data(), Floats(params[1]) + b * size);
   });
 }
 

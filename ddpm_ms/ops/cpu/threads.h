@@ -5,7 +5,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -90,12 +89,15 @@ class ThreadPool : public ThreadPoolInterface {
   int next_ = 0, total_ = 0, running_ = 0;
 };
 
+// How many threads to use, to be set before the first operator runs. The environment cannot be asked: MindSpore sets
+// OMP_NUM_THREADS to 1 in it.
+inline int &NumberOfThreads() {
+  static int threads = static_cast<int>(std::thread::hardware_concurrency());
+  return threads;
+}
+
 inline ThreadPool &Threads() {
-  static ThreadPool *pool = [] {
-    const char *wanted = std::getenv("OMP_NUM_THREADS");
-    int threads = wanted ? std::atoi(wanted) : 0;
-    return new ThreadPool(threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency()));
-  }();
+  static auto *pool = new ThreadPool(NumberOfThreads());
   return *pool;
 }
 
