@@ -144,6 +144,22 @@ def bits_per_dim(arguments: argparse.Namespace) -> None:
           f"decoder {decoder.mean():.4f}, variance {diffusion.variance})")
 
 
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Time training steps, network evaluations and sampling on the device that is there."""
+    check_range("--repeats", arguments.repeats, 1)
+    _start(_runtime_config(RuntimeConfig(), arguments))
+    from ddpm_ms.benchmark.work import Work, measure, operators, peak_memory
+
+    work = Work(arguments.case)
+    print(f"case {arguments.case}: {work.case}\n")
+    print("\n".join(measure(work, arguments.work, arguments.repeats)))
+    print(f"\npeak memory of the process: {peak_memory():.0f} MiB")
+    if arguments.operators:
+        for kind in arguments.work:
+            print(f"\n{kind}:\n")
+            print("\n".join(operators(work, kind, Path(arguments.operators, kind))))
+
+
 def visualize(arguments: argparse.Namespace) -> None:
     """Write one image of the data, noised at chosen steps, as a strip."""
     config = load_config(arguments.config, arguments.overrides)
@@ -344,6 +360,14 @@ def _parser() -> argparse.ArgumentParser:
                          help="digits: what a classifier says of the samples; bits_per_dim: the bound on -log2 p(data)")
     command.add_argument("--num-images", "-n", type=int, help="how many (default: 256 samples, or 64 images of the data)")
     command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("benchmark", parents=[device], help="time this package on the device that is there")
+    command.add_argument("--case", choices=("a", "b", "c", "d"), default="a", help="see docs/benchmark.md (default: a)")
+    command.add_argument("--work", choices=("train", "eval", "sample"), nargs="+", default=["train", "eval"],
+                         help="what to time (default: train eval)")
+    command.add_argument("--repeats", type=int, default=5, help="calls after the first (default: 5)")
+    command.add_argument("--operators", metavar="DIR", help="also profile one call, and print where its time goes")
+    command.set_defaults(run=benchmark)
 
     command = commands.add_parser("visualize", parents=[recipe, device], help="draw an image noised at chosen steps")
     command.add_argument("--steps", type=int, nargs="+", help="noise levels (default: 0, T/5, T/2, T-1)")

@@ -1,4 +1,7 @@
-"""This package and denoising-diffusion-pytorch in alternation; run by scripts/benchmark_vs_torch.sh."""
+"""This package and denoising-diffusion-pytorch in alternation; run by scripts/benchmark_vs_torch.sh.
+
+This process must not import MindSpore: that sets OMP_NUM_THREADS to 1, which both sides would inherit.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ddpm_ms.benchmark.work import CASES
+from ddpm_ms import visual
+from ddpm_ms.benchmark.cases import CASES
 
 WORK = {"a": ("train", "eval"), "b": ("train", "eval"), "c": ("train", "eval"), "d": ("train", "eval"), "e": ("sample",)}
 PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
@@ -104,6 +108,7 @@ def main() -> None:
     rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "benchmark.json").write_text(json.dumps(rows, indent=1) + "\n")
+    visual.save_benchmark(rows, arguments.out / "benchmark.png")
     print(table(rows))
     found = start_up()
     print(f"\nStart to the end of the first training step of case a: {found['cold']:.1f} s without a compile cache, "

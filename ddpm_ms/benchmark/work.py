@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import csv
 import resource
 import statistics
 import sys
 import time
-from dataclasses import dataclass
-from typing import Callable
+from pathlib import Path
+from typing import Callable, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
 from ddpm_ms import runtime
+from ddpm_ms.benchmark.cases import CASES
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import check_choice
@@ -27,30 +29,6 @@ from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 
 SAMPLED, SAMPLING_STEPS = 16, 50
-
-
-@dataclass(frozen=True)
-class Case:
-    """A U-Net and a batch; the names are those of the benchmark's table."""
-
-    dim: int
-    dim_mults: tuple[int, ...]
-    channels: int
-    size: int
-    batch: int
-
-    def __str__(self) -> str:
-        mults = ",".join(map(str, self.dim_mults))
-        return f"dim {self.dim}, mults {mults}, {self.channels}x{self.size}x{self.size}, batch {self.batch}"
-
-
-CASES = {
-    "a": Case(32, (1, 2, 4), 1, 32, 32),
-    "b": Case(64, (1, 2, 4, 8), 3, 32, 8),
-    "c": Case(64, (1, 2, 4, 8), 3, 64, 4),
-    "d": Case(32, (1, 2), 1, 8, 64),
-}
-KINDS = ("train", "eval", "sample")
 
 
 class Work:
@@ -103,17 +81,33 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(case: str, kinds: tuple[str, ...] = KINDS[:2], repeats: int = 5) -> list[str]:
-    """Lines of a Markdown table: first call, then median and fastest of ``repeats`` calls, of each kind of work."""
-    work = Work(case)
-    rows = []
+def measure(work: Work, kinds: Sequence[str], repeats: int) -> list[str]:
+    """Rows of a Markdown table: for each kind of work the first call, and median and fastest of ``repeats`` more."""
+    rows = ["| work | first call, s | median, s | fastest, s | images/s |", "| --- | --- | --- | --- | --- |"]
     for kind in kinds:
         first = seconds(getattr(work, kind))
         times = [seconds(getattr(work, kind)) for _ in range(repeats)]
         images = SAMPLED if kind == "sample" else work.case.batch
-        rows.append(f"| {case} | {work.case} | {kind} | {first:.2f} | {statistics.median(times):.4f} | {min(times):.4f} | "
+        rows.append(f"| {kind} | {first:.2f} | {statistics.median(times):.4f} | {min(times):.4f} | "
                     f"{images / statistics.median(times):.2f} |")
     return rows
+
+
+def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]:
+    """Rows of a Markdown table: where the time of one kind of work goes, by type of operator, from MindSpore's profiler, which
+    leaves its own files in ``folder``. The profiler slows the work down, so the shares count more than the times."""
+    activity = ms.profiler.ProfilerActivity
+    activities = [activity.CPU] if ms.get_context("device_target") == "CPU" else [activity.CPU, activity.NPU]
+    with ms.profiler.profile(activities=activities, on_trace_ready=ms.profiler.tensorboard_trace_handler(str(folder))):
+        getattr(work, kind)()
+    found = sorted(folder.rglob("*op_type_info_*.csv"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return [f"no table by operator on this device; the profile is in {folder}"]
+    with found[-1].open(newline="") as file:
+        table = sorted(csv.DictReader(file), key=lambda row: -float(row["total_compute_time"]))
+    rows = ["| operator | calls | total, ms | share |", "| --- | --- | --- | --- |"]
+    return rows + [f"| {row['op_type']} | {row['type_occurrences']} | {float(row['total_compute_time']):.2f} | "
+                   f"{float(row['percent']):.1%} |" for row in table[:count]]
 
 
 def serve(case: str, compile_cache: bool) -> None:

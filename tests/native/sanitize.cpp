@@ -1,0 +1,104 @@
+// Calls every native operator with odd shapes, from two threads at once; built by scripts/sanitize_native.sh with a sanitizer,
+// which ends the program with an error if memory is misused or two threads touch the same place.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+extern "C" {
+typedef int Operator(int, void **, int *, int64_t **, const char **, void *, void *);
+void set_number_of_threads(int);
+Operator conv2d_forward, conv2d_bias_forward, conv2d_backward_data, conv2d_backward_weights, conv2d_bias_backward_weights;
+Operator norm_forward, norm_backward, softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
+Operator upsample_forward, upsample_backward;
+}
+
+namespace {
+
+struct Array {
+  explicit Array(std::vector<int64_t> dims) : shape(dims) {
+    size_t size = 1;
+    for (int64_t d : dims) size *= d;
+    for (size_t i = 0; i < size; ++i) data.push_back(std::sin(0.7f * i));
+  }
+  std::vector<int64_t> shape;
+  std::vector<float> data;
+};
+
+void Call(Operator *op, std::vector<Array *> arrays, const std::vector<int32_t> &config = {}, size_t config_at = 0) {
+  std::vector<void *> params;
+  std::vector<int64_t *> shapes;
+  std::vector<int32_t> copy(config);
+  int64_t config_shape[1] = {static_cast<int64_t>(config.size())};
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (!config.empty() && i == config_at) {
+      params.push_back(copy.data());
+      shapes.push_back(config_shape);
+    }
+    params.push_back(arrays[i]->data.data());
+    shapes.push_back(arrays[i]->shape.data());
+  }
+  if (op(static_cast<int>(params.size()), params.data(), nullptr, shapes.data(), nullptr, nullptr, nullptr) != 0) std::exit(2);
+  for (float value : arrays.back()->data)
+    if (!std::isfinite(value)) std::exit(3);
+}
+
+void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t k, int32_t stride, int32_t pad) {
+  int64_t oh = (h + 2 * pad - k) / stride + 1, ow = (w + 2 * pad - k) / stride + 1;
+  Array x({n, c, h, w}), weight({o, c, k, k}), bias({o}), y({n, o, oh, ow}), dx(x.shape), dw(weight.shape), db({o});
+  Call(conv2d_forward, {&x, &weight, &y}, {stride, pad}, 2);
+  Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, {stride, pad}, 2);
+  Call(conv2d_backward_data, {&x, &weight, &y, &dx}, {stride, pad}, 2);
+  Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, {stride, pad}, 2);
+  Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, {stride, pad}, 2);
+}
+
+void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
+  Array x({n, c, h, w}), gain({n, c}), shift({n, c}), y(x.shape), dx(x.shape), dgain(gain.shape), dshift(gain.shape);
+  Call(norm_forward, {&x, &gain, &shift, &y}, {act}, 3);
+  Call(norm_backward, {&x, &gain, &shift, &y, &dx, &dgain, &dshift}, {act}, 3);
+}
+
+void Softmax(int64_t b, int64_t m, int64_t n) {
+  Array x({b, m, n}), y(x.shape), dx(x.shape);
+  Call(softmax_down, {&x, &y});
+  Call(softmax_down_backward, {&y, &x, &dx});
+  Call(softmax_along, {&x, &y});
+  Call(softmax_along_backward, {&y, &x, &dx});
+}
+
+void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {
+  Array x({n, c, h, w}), y({n, c, 2 * h, 2 * w});
+  Call(upsample_forward, {&x, &y});
+  Call(upsample_backward, {&y, &x});
+}
+
+void Everything() {
+  for (int round = 0; round < 20; ++round) {
+    Convolution(1, 3, 9, 7, 5, 7, 1, 3);
+    Convolution(2, 16, 8, 6, 8, 2, 2, 0);
+    Convolution(3, 5, 9, 9, 4, 4, 2, 1);
+    Convolution(2, 8, 5, 3, 12, 1, 1, 0);
+    Convolution(2, 33, 7, 7, 17, 3, 2, 1);
+    Norm(1, 3, 5, 7, 1);
+    Norm(3, 33, 9, 13, 0);
+    Softmax(3, 5, 17);
+    Softmax(2, 130, 259);
+    Upsample(3, 5, 7, 3);
+  }
+}
+
+}  // namespace
+
+int main() {
+  set_number_of_threads(3);
+  std::thread other(Everything);
+  Everything();
+  other.join();
+  std::puts("clean");
+  std::fflush(stdout);
+  std::_Exit(0);  // the pool's threads sleep for ever
+}
