@@ -15,8 +15,9 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/scripts/environment.sh"
 peer="${PEER_VENV:-$root/.venv-peer}"
 if [ ! -f "$peer/.installed" ]; then
+    python="$(find_python)"
     echo "Installing the peer into $peer (once)"
-    "$(find_python)" -m venv "$peer"
+    "$python" -m venv "$peer"
     "$peer/bin/python" -m pip install --quiet --disable-pip-version-check \
         torch==2.13.0 "numpy<2" einops ema-pytorch accelerate scipy pillow tqdm
     "$peer/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4
