@@ -39,6 +39,7 @@ class RuntimeConfig:
 
     device: Device = "auto"  # auto tries Ascend, GPU, CPU in this order
     mode: Literal["graph", "pynative"] = "graph"  # pynative: operator by operator, slow, for debugging
+    cpu_math: Literal["fp32", "bf16"] = "fp32"  # bf16: native convolutions may round their inputs, on processors built for it
     compile_cache: bool = False  # keep compiled graphs in the user's cache directory for the next start
 
 

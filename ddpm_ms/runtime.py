@@ -123,6 +123,8 @@ def setup(config: RuntimeConfig) -> Runtime:
     _mode = config.mode
     if device == "CPU":
         _tune_cpu()
+    if config.cpu_math == "bf16":
+        _allow_bfloat16(device)
     # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = 0, 1
@@ -238,6 +240,27 @@ def _tune_cpu() -> None:
     if _capped and native_library():
         # None of this package's convolutions needs the limit any more.
         os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+
+
+def _allow_bfloat16(device: str) -> None:
+    """Let the native convolutions compute in bfloat16, with float32 sums; `InputError` where that would gain nothing."""
+    if device != "CPU":
+        raise InputError(f"runtime.cpu_math is bf16 on {device}, allowed: fp32 (training.amp_level is for devices)")
+    if not _has_bfloat16_units():
+        raise InputError("runtime.cpu_math is bf16, but this processor has no bfloat16 units (amx_bf16, avx512_bf16), "
+                         "allowed: fp32")
+    library = native_library()
+    if library is None:
+        raise InputError("runtime.cpu_math is bf16, but there are no native operators (they need g++), allowed: fp32")
+    ctypes.CDLL(library).allow_bfloat16()
+
+
+def _has_bfloat16_units() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(f" {flag} " in flags for flag in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def _start_device(wanted: str) -> tuple[str, str]:

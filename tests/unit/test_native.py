@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mindspore import Tensor, nn
 
 from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
+from ddpm_ms.errors import InputError
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.cpu import build
 from ddpm_ms.ops.normalization import UnitChannels
@@ -189,6 +191,31 @@ def test_two_graphs_may_run_in_two_threads_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@needs_native
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
+    with pytest.raises(InputError, match="cpu_math is bf16 on Ascend, allowed: fp32"):
+        runtime._allow_bfloat16("Ascend")
+    monkeypatch.setattr(runtime, "_has_bfloat16_units", lambda: False)
+    with pytest.raises(InputError, match="this processor has no bfloat16 units"):
+        runtime._allow_bfloat16("CPU")
+    # In a process of its own: it holds for all convolutions of a process. oneDNN computes as exactly as the processor can.
+    code = """if True:
+        import numpy as np
+        from ddpm_ms import runtime
+        from ddpm_ms.config import RuntimeConfig
+        runtime._has_bfloat16_units = lambda: True
+        runtime.setup(RuntimeConfig(device="CPU", cpu_math="bf16"))
+        from mindspore import Tensor
+        from ddpm_ms.ops.convolution import Convolution
+        random = np.random.default_rng(0)
+        x, w = (random.standard_normal(s).astype(np.float32) for s in ((2, 64, 8, 8), (32, 64, 1, 1)))
+        y = Convolution(32, 1)(Tensor(x), Tensor(w)).asnumpy()
+        print(np.abs(y - np.einsum("bchw,oc->bohw", x, w[:, :, 0, 0])).max() / y.std())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0 and float(done.stdout) < 0.05, done.stderr
 
 
 def test_other_types_take_mindsporess_own_path():

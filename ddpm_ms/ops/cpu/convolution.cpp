@@ -23,6 +23,7 @@ typedef struct dnnl_memory_desc *dnnl_memory_desc_t;
 typedef const struct dnnl_memory_desc *const_dnnl_memory_desc_t;
 typedef struct dnnl_primitive *dnnl_primitive_t;
 typedef struct dnnl_primitive_desc *dnnl_primitive_desc_t;
+typedef struct dnnl_primitive_attr *dnnl_primitive_attr_t;
 typedef struct {
   int arg;
   dnnl_memory_t memory;
@@ -56,6 +57,8 @@ int dnnl_convolution_backward_weights_primitive_desc_create(
     const_dnnl_memory_desc_t diff_weights, const_dnnl_memory_desc_t diff_bias, const_dnnl_memory_desc_t diff_dst,
     const dnnl_dims_t strides, const dnnl_dims_t dilates, const dnnl_dims_t pad_l, const dnnl_dims_t pad_r,
     dnnl_primitive_desc_t hint, const void *attr);
+int dnnl_primitive_attr_create(dnnl_primitive_attr_t *);
+int dnnl_primitive_attr_set_fpmath_mode(dnnl_primitive_attr_t, int mode);
 const_dnnl_memory_desc_t dnnl_primitive_desc_query_md(dnnl_primitive_desc_t, int what, int index);
 int dnnl_primitive_create(dnnl_primitive_t *, dnnl_primitive_desc_t);
 int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnnl_exec_arg_t *);
@@ -65,6 +68,7 @@ namespace {
 
 // Values of oneDNN's enumerations.
 constexpr int kCpu = 1, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
+constexpr int kStrict = 0, kBfloat16 = 1;
 constexpr int kSrcMd = 129, kDiffSrcMd = 130, kWeightsMd = 131, kDiffWeightsMd = 132, kDstMd = 133, kDiffDstMd = 134;
 constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kDiffDst = 145, kDiffWeights = 161,
               kDiffBias = 169;
@@ -85,7 +89,10 @@ struct Buffer {
   void *data;
 };
 
+bool bfloat16 = false;  // whether convolutions may round their inputs to bfloat16
+
 struct Library {
+  dnnl_primitive_attr_t attributes = nullptr;
   dnnl_engine_t engine = nullptr;
   dnnl_stream_t stream = nullptr;
   // Tensors in the layouts that primitives want, one place for each operand. Operators run one at a time, so all primitives
@@ -97,6 +104,8 @@ Library &Shared() {
   static Library *library = [] {
     auto *made = new Library;
     check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
+    check(dnnl_primitive_attr_create(&made->attributes), "attributes");
+    check(dnnl_primitive_attr_set_fpmath_mode(made->attributes, bfloat16 ? kBfloat16 : kStrict), "mathematics");
     check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, &ddpm_ms::Threads()), "stream");
     return made;
   }();
@@ -175,7 +184,7 @@ struct Shapes {
     dnnl_primitive_desc_t desc;
     check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine, kForwardTraining, kDirect, x_any, w_any,
                                                          has_bias ? bias : nullptr, y_any, strides, dilates, pads, pads,
-                                                         nullptr), "forward");
+                                                         Shared().attributes), "forward");
     return desc;
   }
 
@@ -235,7 +244,8 @@ Convolution *MakeBackwardData(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x_any, s.w_any, s.y_any,
-                                                             s.strides, s.dilates, s.pads, s.pads, s.Forward(), nullptr),
+                                                             s.strides, s.dilates, s.pads, s.pads, s.Forward(),
+                                                             Shared().attributes),
         "backward data");
   Operands operands;
   Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
@@ -249,7 +259,7 @@ Convolution *MakeBackwardWeights(const Key &key) {
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_weights_primitive_desc_create(
             &desc, Shared().engine, kDirect, s.x_any, s.w_any, s.has_bias ? s.bias : nullptr, s.y_any, s.strides,
-            s.dilates, s.pads, s.pads, s.Forward(), nullptr), "backward weights");
+            s.dilates, s.pads, s.pads, s.Forward(), Shared().attributes), "backward weights");
   Operands operands;
   Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
   Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
@@ -303,6 +313,9 @@ int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
 }  // namespace
 
 extern "C" {
+
+// Called before the first convolution, or not at all.
+void allow_bfloat16() { bfloat16 = true; }
 
 // (x, weight, config) -> y
 int conv2d_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
