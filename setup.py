@@ -16,6 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ddpm_ms", "ddpm_ms.*"]),
+    package_data={"ddpm_ms.ops.cpu": ["*.cpp", "*.h"]},  # compiled at first use, on the user's machine
     python_requires=">=3.9,<3.13",
     install_requires=[
         "mindspore>=2.9,<2.11",
