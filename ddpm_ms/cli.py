@@ -74,6 +74,7 @@ def sample(arguments: argparse.Namespace) -> None:
         raise InputError("--interpolate with --init-image or --mask, allowed: its two images alone")
     for name, endings in (("out", (".png",)), ("gif", (".gif",)), ("npz", (".npz",))):
         _check_output(f"--{name}", getattr(arguments, name), endings)
+    _check_output("--files", arguments.files and Path(arguments.files, "000000.png"), (".png",))
     diffusion, checkpoint = _load(arguments)
     how = _sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
@@ -191,7 +192,7 @@ def _check_counts(arguments: argparse.Namespace) -> None:
             check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
 
 
-def _check_output(option: str, path: str | None, endings: tuple[str, ...]) -> None:
+def _check_output(option: str, path: str | Path | None, endings: tuple[str, ...]) -> None:
     """Before anything is drawn: the file can be written, and is of the kind that will be written."""
     if path is None:
         return

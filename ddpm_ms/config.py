@@ -165,8 +165,9 @@ class Config:
 
 # Keys that a resumed run may change: they do not alter what the weights become.
 FREE_ON_RESUME = (
-    "runtime.", "sampling.", "data.root", "data.workers", "training.train_num_steps", "training.max_skipped_steps",
-    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
+    "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
+    "training.train_num_steps", "training.max_skipped_steps", "training.save_and_sample_every",
+    "training.keep_last", "training.num_samples", "training.log_every",
 )
 
 

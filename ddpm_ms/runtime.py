@@ -51,6 +51,7 @@ class Runtime:
     rank: int
     world: int
     reason: str  # why this device, in one line
+    cpu_math: str = "fp32"
 
 
 def guard_cpu_kernels() -> None:
@@ -133,7 +134,7 @@ def setup(config: RuntimeConfig) -> Runtime:
 
         init()
         rank, world = get_rank(), get_group_size()
-    return Runtime(device, rank, world, reason)
+    return Runtime(device, rank, world, reason, config.cpu_math)
 
 
 def current() -> Runtime:
@@ -257,10 +258,10 @@ def _allow_bfloat16(device: str) -> None:
 
 def _has_bfloat16_units() -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
-    return any(f" {flag} " in flags for flag in ("amx_bf16", "avx512_bf16", "bf16"))
+    return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def _start_device(wanted: str) -> tuple[str, str]:

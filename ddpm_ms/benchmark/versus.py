@@ -81,7 +81,9 @@ def start_up() -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         own_cache = ["env", f"XDG_CACHE_HOME={cache}", sys.executable, "-m", "ddpm_ms.benchmark.work"]
-        Side([*own_cache, "d"]).ask("memory")  # builds the native operators, which is no part of the compile cache
+        builder = Side([*own_cache, "d"])  # the native operators are no part of the compile cache
+        builder.ask("memory")
+        builder.close()
         for kind in ("cold", "warm"):
             side = Side([*own_cache, "a", "--compile-cache"])
             side.ask("train")

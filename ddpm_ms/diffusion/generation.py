@@ -58,9 +58,9 @@ class Generation:
         self.denoise = Denoiser(diffusion.network_graph(), diffusion.schedule, diffusion.objective, options, labels, num_classes,
                                 diffusion.self_condition, guidance_fn)
 
-    def noise(self, transition: int, purpose: str = "sample") -> Tensor:
+    def noise(self, transition: int) -> Tensor:
         """Standard normal noise of a transition; -1 is what sampling begins with."""
-        return Tensor(self._normal(transition, purpose))
+        return Tensor(self._normal(transition, "sample"))
 
     def noised(self, images: np.ndarray, purpose: str = "sample") -> tuple[np.ndarray, list[int]]:
         """``images`` (B, C, H, W) as their users give them, brought to the level that ``strength`` asks for, by noise or

@@ -13,7 +13,7 @@ class NearestUpsample(nn.Cell):
     """(B, C, H, W) -> (B, C, 2H, 2W), every pixel four times.
 
     Elsewhere a product with a matrix of zeros and ones: each row of pixels becomes two rows of twice the length, side by
-    side. Exact in every type, and on CPUs some 25 times faster than ``ops.ResizeNearestNeighbor``.
+    side. Exact in every type, and on CPUs many times faster than ``ops.ResizeNearestNeighbor``.
     """
 
     def __init__(self) -> None:

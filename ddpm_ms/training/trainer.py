@@ -133,7 +133,8 @@ class Trainer:
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
         self.run_dir = Path(results_folder)
         self.config = _describe(diffusion, data or _data_config(folder_or_dataset, diffusion), training,
-                                sampling or _sampling_config(diffusion), RuntimeConfig(compile_cache=compile_cache))
+                                sampling or _sampling_config(diffusion),
+                                RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         self._check()
 
         c = self.config.training

@@ -183,6 +183,7 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     (["--variance", "learned"], "variance is 'learned', allowed with a network"),
     (["--mask", "m.png"], "--mask without --init-image"),
     (["--out", "x.foo"], "--out is x.foo, allowed: a file ending in .png"),
+    (["--files", "/proc/none"], "--files is /proc/none/000000.png"),
     (["--npz", "/proc/none/x.npz"], "--npz is /proc/none/x.npz"),
     (["--init-image", "none.png"], "image none.png cannot be read"),
     (["--interpolate", "a.png", "b.png", "--init-image", "c.png"], "--interpolate with --init-image"),

@@ -70,8 +70,10 @@ def test_differences_names_keys_that_change_the_weights_and_no_others():
     old = Config()
     free = config_from_dict({"training": {"train_num_steps": 5, "keep_last": 1}, "sampling": {"steps": 7}})
     assert differences(old, free) == []
-    bound = config_from_dict({"model": {"dim": 32}, "training": {"train_lr": 1}})
-    assert differences(old, bound) == ["model.dim: 64 -> 32", "training.train_lr: 0.0001 -> 1.0"]
+    runtime = {"cpu_math": "bf16", "device": "CPU"}
+    bound = config_from_dict({"runtime": runtime, "model": {"dim": 32}, "training": {"train_lr": 1}})
+    assert differences(old, bound) == ["runtime.cpu_math: fp32 -> bf16", "model.dim: 64 -> 32",
+                                       "training.train_lr: 0.0001 -> 1.0"]
     cosine = [config_from_dict({"training": {"lr_schedule": "cosine", "train_num_steps": n}}) for n in (1, 2)]
     assert len(differences(*cosine)) == 1
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.runtime import Runtime
 from ddpm_ms.training import checkpoint
 
 
@@ -187,3 +188,8 @@ def test_a_conditional_network_needs_labels_that_fit(tiny_unet, tmp_path):
         Trainer(diffusion, images, results_folder=tmp_path / "r")
     with pytest.raises(InputError, match=r"the data has labels 0 to 4, allowed with model.num_classes=3: 0 to 2"):
         Trainer(diffusion, ArrayDataset(images, 1, np.arange(20) % 5), results_folder=tmp_path / "r")
+
+
+def test_the_record_of_a_run_holds_the_mathematics_it_was_computed_with(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path / "run", runtime=Runtime("CPU", 0, 1, "a test", cpu_math="bf16"))
+    assert trainer.config.runtime.cpu_math == "bf16"
