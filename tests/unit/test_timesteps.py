@@ -45,6 +45,7 @@ def test_only_the_last_losses_count_and_a_checkpoint_holds_them():
     sampler = TimestepSampler("loss_second_moment", 2, 0)
     for loss in (100.0, *[1.0] * HISTORY):
         sampler.report(np.array([0, 1]), np.array([loss, 3.0]))
+    np.testing.assert_array_equal(sampler.losses, [[1.0] * HISTORY, [3.0] * HISTORY])
     np.testing.assert_allclose(sampler.probabilities(), [0.25, 0.75], rtol=2e-3)
     again = TimestepSampler("loss_second_moment", 2, 0)
     again.restore(sampler.state())
