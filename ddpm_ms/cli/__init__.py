@@ -1,0 +1,38 @@
+"""The command line: thin sub-commands over the package; every mistake of the user is one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import Sequence
+
+from ddpm_ms import runtime as rt
+from ddpm_ms.cli import benchmark, evaluate, sample, train, visualize
+from ddpm_ms.errors import EvaluationError, InputError, TrainingError
+from ddpm_ms.version import __version__
+
+COMMANDS = (train, sample, evaluate, benchmark, visualize)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
+    in the input."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        rt.check_versions()
+        arguments.run(arguments)
+    except (InputError, TrainingError, EvaluationError) as error:
+        print(f"ddpm-ms: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ddpm-ms", description="Denoising diffusion models on MindSpore.")
+    parser.add_argument("--version", action="version", version=f"ddpm-ms {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,66 @@
+"""`ddpm-ms evaluate`: judge a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from ddpm_ms.cli.options import SAMPLING_NAMES, check_counts, device_parent, load, progress, sampling, trained_parent
+from ddpm_ms.cli.sample import draw
+from ddpm_ms.errors import EvaluationError, InputError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add ``evaluate``."""
+    command = commands.add_parser("evaluate", parents=[trained_parent(), device_parent()], help="judge a checkpoint")
+    command.add_argument("--metric", choices=("digits", "bits_per_dim"), default="digits",
+                         help="digits: what a classifier says of the samples; bits_per_dim: the bound on -log2 p(data)")
+    command.add_argument("--num-images", "-n", type=int, help="how many (default: 256 samples, or 64 images of the data)")
+    command.set_defaults(run=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Judge a checkpoint: what a classifier says of its samples of digits, or the likelihood it gives its data."""
+    check_counts(arguments)
+    if arguments.metric == "bits_per_dim":
+        return bits_per_dim(arguments)
+    from ddpm_ms.evaluation.digits import SAMPLES, evaluate_digits
+
+    diffusion, checkpoint = load(arguments)
+    if checkpoint.config.data.name != "digits":
+        raise InputError(f"{arguments.checkpoint} was trained on data {checkpoint.config.data.name}, allowed with "
+                         "--metric digits: digits")
+    arguments.num_images = arguments.num_images or SAMPLES
+    images, _ = draw(diffusion, arguments, sampling(arguments, checkpoint.config))
+    count = diffusion.model.num_classes
+    report = evaluate_digits(images, asked=np.resize(arguments.classes or np.arange(count), len(images)) if count else None)
+    print(report)
+    if not report.passed:
+        raise EvaluationError(f"the samples of {arguments.checkpoint} do not pass")
+
+
+def bits_per_dim(arguments: argparse.Namespace) -> None:
+    """Print the variational bound over images of the checkpoint's data."""
+    from ddpm_ms.data import create_dataset
+
+    idle = [name for name in sorted(SAMPLING_NAMES - {"seed"} | {"classes"}) if getattr(arguments, name) is not None]
+    if idle:
+        raise InputError(f"--{idle[0].replace('_', '-')} with --metric bits_per_dim, which draws no samples, allowed: --seed")
+    diffusion, checkpoint = load(arguments)
+    seed = sampling(arguments, checkpoint.config)["seed"]
+    dataset = create_dataset(checkpoint.config.data)
+    count = min(arguments.num_images or 64, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    labels = None if not diffusion.model.num_classes else dataset.labels[chosen]
+    batch, found = min(arguments.batch_size, count), []
+    with progress(-(-count // batch) * diffusion.num_timesteps) as bar:
+        for first in range(0, count, batch):
+            # The last batch is filled up and cut: another size would be another graph.
+            rows = np.resize(np.arange(first, min(first + batch, count)), batch)
+            bound = diffusion.bits_per_dim(dataset.load(chosen[rows]), classes=None if labels is None else labels[rows].tolist(),
+                                           first_index=first, seed=seed, callback=lambda done, of: bar.update())
+            found.append([x[:min(batch, count - first)] for x in (bound.total, bound.prior, bound.vb[:, 0])])
+    total, prior, decoder = (np.concatenate(column) for column in zip(*found))
+    print(f"bits/dim: {total.mean():.4f} +- {total.std() / len(total) ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
+          f"decoder {decoder.mean():.4f}, variance {diffusion.variance})")

@@ -1,0 +1,104 @@
+"""What several sub-commands share: their options, and how these are read."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+
+from ddpm_ms import runtime as rt
+from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section
+from ddpm_ms.errors import InputError, check_range
+
+log = logging.getLogger("ddpm_ms")
+
+SAMPLING_NAMES = {option.name for option in dataclasses.fields(SamplingConfig)}
+
+
+def device_parent() -> argparse.ArgumentParser:
+    """Options of every command that computes."""
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", choices=("auto", *rt.DEVICES), help="where to run; auto tries Ascend, GPU, CPU")
+    device.add_argument("--mode", choices=("graph", "pynative"), help="pynative: operator by operator, for debugging")
+    return device
+
+
+def recipe_parent() -> argparse.ArgumentParser:
+    """Options of every command that reads a recipe."""
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("--config", required=True, metavar="FILE", help="recipe in YAML")
+    recipe.add_argument("overrides", nargs="*", metavar="section.key=value", help="change keys of the recipe")
+    return recipe
+
+
+def trained_parent() -> argparse.ArgumentParser:
+    """Options of every command that draws from a checkpoint."""
+    trained = argparse.ArgumentParser(add_help=False)
+    trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
+    trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
+    for option in dataclasses.fields(SamplingConfig):
+        flag, text = f"--{option.name.replace('_', '-')}", f"{option.metadata['help']} (default: the recipe's)"
+        if isinstance(option.default, bool):
+            trained.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif isinstance(option.default, tuple):
+            trained.add_argument(flag, nargs=len(option.default), default=None, metavar="X", help=text)
+        else:
+            trained.add_argument(flag, default=None, metavar="X", help=text)
+    trained.add_argument("--classes", type=int, nargs="+", metavar="C",
+                         help="labels for a class-conditional network, repeated over the images (default: all in turn)")
+    trained.add_argument("--batch-size", type=int, default=64, help="images per network evaluation (default: 64)")
+    return trained
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """--num-images and --batch-size are at least 1."""
+    for name in ("num_images", "batch_size"):
+        if getattr(arguments, name) is not None:
+            check_range(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+
+
+def check_output(option: str, path: str | Path | None, endings: tuple[str, ...]) -> None:
+    """Before anything is drawn: the file can be written, and is of the kind that will be written."""
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in endings:
+        raise InputError(f"{option} is {path}, allowed: a file ending in {', '.join(endings)}")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} is {path}: {error.strerror}") from None
+
+
+def load(arguments: argparse.Namespace):
+    """(diffusion, checkpoint) on the device that the arguments ask for."""
+    start(runtime_config(RuntimeConfig(), arguments))
+    from ddpm_ms.training import load_diffusion
+
+    return load_diffusion(arguments.checkpoint, ema=not arguments.raw)
+
+
+def sampling(arguments: argparse.Namespace, config: Config) -> dict:
+    """The recipe's way of sampling, with what the command line changes."""
+    given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
+    return dataclasses.asdict(override_section(config.sampling, given))
+
+
+def progress(total: int | None = None):
+    """A bar of steps, where somebody looks."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="step", disable=not rt.stderr_is_terminal())
+
+
+def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:
+    """The recipe's runtime, with what the command line changes."""
+    changed = {name: getattr(arguments, name) for name in ("device", "mode") if getattr(arguments, name) is not None}
+    return dataclasses.replace(config, **changed)
+
+
+def start(config: RuntimeConfig) -> rt.Runtime:
+    """Start the device and say which."""
+    runtime = rt.setup(config)
+    log.info("device: %s (%s), %s mode", runtime.device, runtime.reason, config.mode)
+    return runtime
