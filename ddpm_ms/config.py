@@ -102,9 +102,10 @@ class DataConfig:
 class TrainingConfig:
     """The optimisation; see `ddpm_ms.training.Trainer`. Every count is in optimizer steps."""
 
-    train_batch_size: int = _within(16, 1)
+    train_batch_size: int = _within(16, 1)  # of one micro-batch, shared among the devices
     gradient_accumulate_every: int = _within(1, 1)
     train_num_steps: int = _within(100_000, 0)
+    train_num_epochs: Optional[int] = _within(None, 1)  # instead of train_num_steps
     optimizer: Literal["adam", "adamw"] = "adam"
     train_lr: float = _within(1e-4, 0.0)
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -117,9 +118,10 @@ class TrainingConfig:
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
     ema_decay: float = _within(0.995, 0.0, 1.0)
     ema_update_every: int = _within(10, 1)
-    amp_level: Literal["O0", "O1", "O2", "O3"] = "O0"
+    precision: Optional[Literal["fp32", "fp16", "bf16"]] = None  # null: fp32, or fp16 where amp_level says so
+    amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = None  # null: O0 for fp32, else O2
     max_skipped_steps: int = _within(50, 1)  # non-finite gradients this many times in a row stop the run
-    save_and_sample_every: int = _within(1000, 1)
+    save_and_sample_every: Union[int, Literal["epoch"]] = _within(1000, 1)
     keep_last: int = _within(3, 1)
     num_samples: int = _within(25, 0)
     log_every: int = _within(50, 1)
@@ -166,7 +168,7 @@ class Config:
 # Keys that a resumed run may change: they do not alter what the weights become.
 FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
-    "training.train_num_steps", "training.max_skipped_steps", "training.save_and_sample_every",
+    "training.train_num_steps", "training.train_num_epochs", "training.max_skipped_steps", "training.save_and_sample_every",
     "training.keep_last", "training.num_samples", "training.log_every",
 )
 
@@ -216,13 +218,20 @@ def to_dict(config: Config) -> dict:
 def differences(old: Config, new: Config) -> list[str]:
     """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
     before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
+    free = FREE_ON_RESUME
+    if _images_per_step(old) == _images_per_step(new):
+        free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     rows = [f"{key}: {before[key]} -> {after[key]}" for key in before
-            if before[key] != after[key] and not key.startswith(FREE_ON_RESUME)]
+            if before[key] != after[key] and not key.startswith(free)]
     # The cosine rate is a function of the length of the run, so there the length is not free.
-    steps = (old.training.train_num_steps, new.training.train_num_steps)
-    if new.training.lr_schedule == "cosine" and steps[0] != steps[1]:
-        rows.append(f"training.train_num_steps: {steps[0]} -> {steps[1]} (the cosine learning rate depends on it)")
+    if new.training.lr_schedule == "cosine":
+        rows += [f"{key}: {before[key]} -> {after[key]} (the cosine learning rate depends on it)"
+                 for key in ("training.train_num_steps", "training.train_num_epochs") if before[key] != after[key]]
     return rows
+
+
+def _images_per_step(config: Config) -> int:
+    return config.training.train_batch_size * config.training.gradient_accumulate_every
 
 
 def nearest_valid_sizes(size: int, factor: int) -> str:

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -128,12 +129,7 @@ def setup(config: RuntimeConfig) -> Runtime:
         _allow_bfloat16(device)
     # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    rank, world = 0, 1
-    if int(os.environ.get("MS_WORKER_NUM", "1")) > 1:
-        from mindspore.communication import get_group_size, get_rank, init
-
-        init()
-        rank, world = get_rank(), get_group_size()
+    rank, world = _join_ranks() if _distributed() else (0, 1)
     return Runtime(device, rank, world, reason, config.cpu_math)
 
 
@@ -152,15 +148,6 @@ def seed_weights(seed: int) -> None:
     import mindspore as ms
 
     ms.set_seed(seed % 2**32)
-
-
-def gather(values: Any, runtime: Runtime) -> Any:
-    """The 1-D tensor ``values`` of every rank, in the order of the ranks, as one array. All ranks must call it."""
-    if runtime.world == 1:
-        return values.asnumpy()
-    from mindspore import ops
-
-    return ops.AllGather()(values).asnumpy()
 
 
 def compiled(method: Callable) -> Callable:
@@ -233,6 +220,23 @@ def environment(runtime: Runtime) -> dict[str, Any]:
     }
 
 
+def _distributed() -> bool:
+    """Whether ``msrun`` started this process as one of several."""
+    return int(os.environ.get("MS_WORKER_NUM", "1")) > 1
+
+
+def _join_ranks() -> tuple[int, int]:
+    """(rank, number of ranks), once all have come. msrun's scheduler process stays in here until they have gone."""
+    from mindspore.communication import get_group_size, get_rank, init
+
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        # Whoever signals a whole job means the workers: without the scheduler they could not finish their step.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    init()
+    return get_rank(), get_group_size()
+
+
 def _tune_cpu() -> None:
     """Settings that MindSpore and oneDNN read when they compute for the first time, which is later than this."""
     # The main thread would wait for results in a busy loop and take a core away from the kernels: on two cores that
@@ -276,19 +280,31 @@ def _start_device(wanted: str) -> tuple[str, str]:
 
 
 def _try_device(device: str) -> str | None:
-    """None if ``device`` starts, else what is missing."""
+    """None if ``device`` starts and computes, else what is missing."""
     import mindspore as ms
 
     with tempfile.TemporaryFile("w+") as noise:
         try:
             with _stderr_into(noise):
-                ms.set_device(device)
+                ms.set_device(device, _device_id(device))
+                if not _distributed():  # set_device must come before init, init before every operator
+                    ms.ops.add(ms.Tensor(1.0), ms.Tensor(1.0)).asnumpy()
             return None
         except (RuntimeError, ValueError) as error:
             noise.seek(0)
             text = f"{noise.read()} {error}"
     missing = sorted(set(re.findall(r"\blib(?:cu|ascend|hccl|nvidia|nccl)[\w.-]*?\.so", text)))
     return f"{', '.join(missing)} not found" if missing else "this MindSpore finds no such device or driver"
+
+
+def _device_id(device: str) -> int | None:
+    """The card that DEVICE_ID names, for one process; of several ranks each has its own from MindSpore."""
+    named = os.environ.get("DEVICE_ID")
+    if named is None or device == "CPU" or _distributed():
+        return None
+    if not named.isdigit():
+        raise InputError(f"DEVICE_ID is {named!r}, allowed: the number of a card, from 0")
+    return int(named)
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class Work:
         batch, = self.batches.step(self.step)
         one = Tensor(1.0, ms.float32)
         self.train_step.gradient(Tensor(batch.images), Tensor(times), Tensor(batch.noise), False, None, None, None, one)
-        finite, _ = self.train_step.update(Tensor(1e-4, ms.float32), Tensor(0.005, ms.float32), one)
+        finite, _, _ = self.train_step.update(Tensor(1e-4, ms.float32), Tensor(0.005, ms.float32), one)
         finite.asnumpy()
         self.step += 1
 

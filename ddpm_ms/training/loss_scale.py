@@ -17,6 +17,11 @@ class LossScale:
     dynamic: bool = False
     window: int = 2000
 
+    @classmethod
+    def for_precision(cls, precision: str) -> LossScale:
+        """Dynamic from 65,536 for fp16; 1 for fp32, and for bf16, whose exponents are those of float32."""
+        return cls(2.0**16, dynamic=True) if precision == "fp16" else cls()
+
     def adjust(self, finite: bool) -> None:
         """Take note of one attempted step."""
         if not self.dynamic:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ddpm_ms import collectives
+from ddpm_ms.runtime import Runtime
+from ddpm_ms.training.files import write_whole
+
+log = logging.getLogger("ddpm_ms")
 
 QUARTERS = 4
 
@@ -19,15 +25,17 @@ class Metrics:
     Args:
         path: metrics.jsonl; one JSON object per line.
         timesteps: T, to split losses by quarter of t.
+        runtime: rank 0 writes the file; what is measured is over all ranks.
     """
 
-    def __init__(self, path: Path, timesteps: int) -> None:
-        self._path, self._timesteps = path, timesteps
+    def __init__(self, path: Path, timesteps: int, runtime: Runtime) -> None:
+        self._path, self._timesteps, self._runtime = path, timesteps, runtime
         self.rows: list[dict[str, Any]] = []
+        self.last_loss: float | None = None  # the last that was finite, mean over this rank's images of a step
         self._reset()
 
-    def rewind(self, step: int, to_file: bool = True) -> None:
-        """Read the rows back, dropping those after ``step``: a resumed run writes them again. One rank does so in the file."""
+    def rewind(self, step: int) -> None:
+        """Read the rows back, dropping those after ``step``: a resumed run writes them again."""
         if not self._path.is_file():
             return
         rows, lines = [], self._path.read_text(encoding="utf-8").splitlines()
@@ -37,11 +45,8 @@ class Metrics:
             except ValueError:  # a line cut off by a kill
                 continue
         self.rows = [row for row in rows if row["step"] <= step]
-        if len(self.rows) == len(lines) or not to_file:
-            return
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(partial, self._path)
+        if len(self.rows) < len(lines):
+            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, losses: np.ndarray, t: np.ndarray, weights: np.ndarray | None, grad_norm: float) -> None:
         """One optimizer step: losses, noise levels and weights (None for ones) of its images, each (B,)."""
@@ -50,23 +55,39 @@ class Metrics:
         self._weights.append(np.ones_like(losses) if weights is None else weights)
         self._norms.append(grad_norm)
         self._timed += losses.size
+        self.last_loss = float(losses.mean())
 
-    def write(self, step: int, to_file: bool, **values: Any) -> dict[str, Any]:
-        """End the interval at ``step``: append one row (one rank does so to the file too) and return it."""
-        losses, t, weights = (np.concatenate(rows) for rows in (self._losses, self._t, self._weights))
+    def write(self, step: int, ended: int | None, epoch_loss: list[float], **values: Any) -> dict[str, Any]:
+        """End the interval at ``step``: append one row, over all ranks, which all must ask for, and return it.
+
+        ``epoch_loss`` is the sum of losses and the number of images of the epoch so far. This interval's are added; if the
+        epoch number ``ended`` is over, the row has its mean and they begin at zero again.
+        """
+        losses, t, weights = (collectives.gather(np.concatenate(rows), self._runtime)
+                              for rows in (self._losses, self._t, self._weights))
         seconds = time.perf_counter() - self._since
         row = {"step": step, "loss": float(np.average(losses, weights=weights))}
         for quarter in range(QUARTERS):
             chosen = t * QUARTERS // self._timesteps == quarter
             mean = float(np.average(losses[chosen], weights=weights[chosen])) if chosen.any() else None
             row[f"loss_q{quarter + 1}"] = mean
-        row.update(grad_norm=float(np.mean(self._norms)), images_per_second=self._timed / seconds, **values)
+        epoch_loss[:] = epoch_loss[0] + row["loss"] * losses.size, epoch_loss[1] + losses.size
+        if ended is not None:
+            row.update(epoch=ended, epoch_loss=epoch_loss[0] / epoch_loss[1])
+            epoch_loss[:] = 0.0, 0.0
+        row.update(grad_norm=float(np.mean(self._norms)), images_per_second=self._timed * self._runtime.world / seconds, **values)
         self.rows.append(row)
-        if to_file:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        if self._runtime.rank == 0:
+            self._append(row)
         self._reset()
         return row
+
+    def _append(self, row: dict[str, Any]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            log.warning("%s: a row could not be written (%s)", self._path, error.strerror or error)
 
     def pause(self) -> float:
         """The clock's reading, to give to `resume`: what happens between does not count as training time."""

@@ -48,7 +48,8 @@ class TrainStep(nn.Cell):
 
     `gradient` adds the gradient of one micro-batch to a float32 accumulator. `update` is called once per optimizer step:
     it averages over the ranks (the only communication), removes the loss scale, and unless something is not finite clips
-    by the global norm, steps the optimizer and moves the EMA. With a non-finite gradient it changes no weight.
+    by the global norm, steps the optimizer and moves the EMA. With a non-finite gradient it changes no weight. The same
+    communication carries the wish of any rank to stop, so that all of them stop after the same step.
 
     Args:
         diffusion: the loss, see `GaussianDiffusion.losses`.
@@ -70,10 +71,16 @@ class TrainStep(nn.Cell):
             Parameter(ops.zeros(p.shape, ms.float32), name=f"accumulator.{p.name}", requires_grad=False)
             for p in self.weights)
         self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, self.weights, has_aux=True)
-        self.reducer = nn.DistributedGradReducer(self.accumulators, mean=True, degree=world) if world > 1 else None
+        self.stop_votes = Parameter(Tensor([0.0], ms.float32), name="stop_votes", requires_grad=False)
+        reduced = ParameterTuple((*self.accumulators, self.stop_votes))
+        self.reducer = nn.DistributedGradReducer(reduced, mean=True, degree=world) if world > 1 else None
         self.map, self.add_n, self.sqrt, self.minimum = ops.HyperMap(), ops.AddN(), ops.Sqrt(), ops.Minimum()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
+
+    def ask_to_stop(self) -> None:
+        """Make the next `update` report, on every rank, that training should stop."""
+        ops.assign(self.stop_votes, Tensor([1.0], ms.float32))
 
     def reset(self) -> None:
         """Forget what `gradient` accumulated."""
@@ -95,10 +102,11 @@ class TrainStep(nn.Cell):
         return ops.depend(losses, done)
 
     def _update(self, learning_rate, ema_rate, loss_scale):
-        """Finish the step; float32 scalars in, (finite, gradient norm) out."""
-        gradients = self.accumulators
+        """Finish the step; float32 scalars in, (finite, gradient norm, whether a rank wants to stop) out."""
+        gradients, votes = self.accumulators, self.stop_votes
         if self.reducer is not None:
-            gradients = self.reducer(gradients)
+            reduced = self.reducer((*gradients, votes))
+            gradients, votes = reduced[:-1], reduced[-1]
         unscale = 1.0 / (loss_scale * self.accumulate_every)
         norm = self.sqrt(self.add_n(self.map(_square_sum, gradients))) * unscale
         # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
@@ -117,4 +125,4 @@ class TrainStep(nn.Cell):
         if self.accumulate_every > 1:
             # Last: the branch above reads the accumulators when it runs, not where its inputs were written down.
             self.map(_zero, self.accumulators)
-        return finite, norm
+        return finite, norm, votes[0] > 0

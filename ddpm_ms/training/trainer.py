@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -16,17 +16,13 @@ from mindspore import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ddpm_ms import collectives, visual
 from ddpm_ms import runtime as rt
-from ddpm_ms import visual
 from ddpm_ms.config import (
-    Config,
     DataConfig,
-    DiffusionConfig,
-    ModelConfig,
     RuntimeConfig,
     SamplingConfig,
     TrainingConfig,
-    config_from_dict,
     differences,
     load_config,
     to_dict,
@@ -35,16 +31,23 @@ from ddpm_ms.config import (
 from ddpm_ms.data import as_dataset, describe, prefetch
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.models.precision import resolve_precision, set_precision
 from ddpm_ms.training import checkpoint
 from ddpm_ms.training.batches import BatchSource, MicroBatch
+from ddpm_ms.training.description import default_sampling, describe_data, describe_run
 from ddpm_ms.training.ema import EMA
+from ddpm_ms.training.files import log_to, write_whole
 from ddpm_ms.training.learning_rate import learning_rate
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.metrics import Metrics
+from ddpm_ms.training.state import TrainingState
+from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 
 log = logging.getLogger("ddpm_ms")
+
+MAX_SAVE_FAILURES = 3  # checkpoints in a row that could not be written, before the run stops
 
 
 class Trainer:
@@ -52,15 +55,17 @@ class Trainer:
 
     Every count is in optimizer steps. Each ``save_and_sample_every`` steps, and after the last one, it writes a
     checkpoint and a grid of samples drawn with the averaged weights. An interrupted run that is started again ends with
-    the same weights, bit for bit, as one that was not interrupted (on one device of the same kind).
+    the same weights, bit for bit, as one that was not interrupted (on one device of the same kind). On any number of
+    devices the numbers are the same, to the rounding of float32 sums.
 
     Args:
         diffusion: what to train.
         folder_or_dataset: a folder of images, a .npy or .npz file, an array, a data set of `ddpm_ms.data`, a
             ``mindspore.dataset`` object, or any iterable of images (C, H, W) in [0, 1].
-        train_batch_size: images per device and micro-batch.
+        train_batch_size: images per micro-batch, shared among the devices: the numbers are those of one device.
         gradient_accumulate_every: micro-batches per optimizer step.
         train_num_steps: how long to train.
+        train_num_epochs: how long to train, instead: the steps that take every image so many times.
         optimizer: "adam", or "adamw" for the same with decoupled ``weight_decay``.
         train_lr: learning rate.
         lr_schedule: "constant" or "cosine" (to 0 at the end).
@@ -74,9 +79,10 @@ class Trainer:
         max_grad_norm: clip the gradient's global norm; 0 for no clipping.
         ema_decay: decay of the averaged weights per update.
         ema_update_every: steps between updates of the average.
-        amp_level: MindSpore's mixed precision, "O0" (float32) to "O3".
+        precision: "fp32", "fp16" (with dynamic loss scaling) or "bf16", see `models.precision`. Default: what amp_level says.
+        amp_level: "O0" (float32) to "O3", as MindSpore names them. Default: "O0" for fp32, else "O2".
         max_skipped_steps: stop after this many attempts in a row with a non-finite gradient.
-        save_and_sample_every: steps between checkpoints.
+        save_and_sample_every: steps between checkpoints, or "epoch" for one after each epoch.
         keep_last: how many checkpoints stay.
         num_samples: images in the sample grid; 0 for none.
         log_every: steps between log lines.
@@ -101,6 +107,7 @@ class Trainer:
         train_batch_size: int = 16,
         gradient_accumulate_every: int = 1,
         train_num_steps: int = 100_000,
+        train_num_epochs: int | None = None,
         optimizer: str = "adam",
         train_lr: float = 1e-4,
         lr_schedule: str = "constant",
@@ -113,9 +120,10 @@ class Trainer:
         max_grad_norm: float = 1.0,
         ema_decay: float = 0.995,
         ema_update_every: int = 10,
-        amp_level: str = "O0",
+        precision: str | None = None,
+        amp_level: str | None = None,
         max_skipped_steps: int = 50,
-        save_and_sample_every: int = 1000,
+        save_and_sample_every: int | str = 1000,
         keep_last: int = 3,
         num_samples: int = 25,
         log_every: int = 50,
@@ -127,152 +135,231 @@ class Trainer:
         compile_cache: bool = False,
     ) -> None:
         given = locals()
+        given["precision"], given["amp_level"] = resolve_precision(precision, amp_level)
         training = {f.name: given[f.name] for f in dataclasses.fields(TrainingConfig)}
         self.diffusion, self.model = diffusion, diffusion.model
         self.runtime = runtime or rt.current()
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
         self.run_dir = Path(results_folder)
-        self.config = _describe(diffusion, data or _data_config(folder_or_dataset, diffusion), training,
-                                sampling or _sampling_config(diffusion),
-                                RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
+        self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion), training,
+                                   sampling or default_sampling(diffusion),
+                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         self._check()
-
-        c = self.config.training
-        if amp_level != "O0":
-            ms.amp.auto_mixed_precision(self.model, amp_level)
-        self.loss_scale = LossScale(2.0**16, dynamic=True) if amp_level != "O0" else LossScale()
-        self.ema = EMA(self.model, ema_decay, ema_update_every)
-        self.optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
-        self.train_step = TrainStep(diffusion, self.optimizer, self.ema, gradient_accumulate_every, max_grad_norm,
-                                    weight_decay, self.runtime.world)
+        c, world = self.config.training, self.runtime.world
         self.batches = BatchSource(
-            self.dataset, train_batch_size, gradient_accumulate_every, seed,
-            self.runtime.rank, self.runtime.world, augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0,
-            getattr(self.model, "num_classes", None), label_dropout)
-        self.timesteps = TimestepSampler(timestep_sampling, diffusion.num_timesteps, seed)
-        self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps)
-        self.step = 0
-        self.skipped_steps = 0
+            self.dataset, c.train_batch_size // world, c.gradient_accumulate_every, c.seed, self.runtime.rank, world,
+            c.augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0, getattr(self.model, "num_classes", None),
+            c.label_dropout)
+        self.total_steps = self._total_steps()
+        set_precision(self.model, c.precision, c.amp_level)
+        optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
+        self.ema = EMA(self.model, c.ema_decay, c.ema_update_every)
+        self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed)
+        self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(c.precision))
+        self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
+                                    c.weight_decay, world)
+        self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps, self.runtime)
+        self._stop = StopRequest()
+        self._saved_step: int | None = None
+        self._save_failures = 0
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
     def train(self) -> Path:
-        """Train to ``train_num_steps``, from the newest good checkpoint if there is one. Returns the run directory."""
+        """Train to the end, from the newest good checkpoint if there is one. Returns the run directory.
+
+        SIGTERM or SIGINT (Ctrl-C) end training after the step, with a checkpoint; then `step` is less than `total_steps`.
+        """
         self._open_run()
-        with _log_to(self.run_dir / "log.txt", self.runtime.rank == 0):
+        with log_to(self.run_dir / "log.txt", self.runtime.rank == 0), StopRequest() as self._stop:
             self.resume()
-            total = self.config.training.train_num_steps
-            if self.step < total:
-                self._loop(total)
-            log.info("%s is finished: %d of %d steps", self.run_dir, self.step, total)
+            if self.step < self.total_steps:
+                self._loop()
+            if self.step < self.total_steps:
+                log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
+                            self.total_steps, self._stop.requested or "another rank")
+            else:
+                log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
         return self.run_dir
 
-    def _loop(self, total: int) -> None:
-        """Every step from here to ``total``."""
+    def _loop(self) -> None:
+        """Every step from here to the end, or to a request to stop."""
         self.diffusion.set_train(True)
-        steps = range(self.step, total)
         # A bar where somebody looks, lines where a file does.
-        bar = tqdm(total=total, initial=self.step, unit="step", disable=not rt.stderr_is_terminal())
+        bar = tqdm(total=self.total_steps, initial=self.step, unit="step",
+                   disable=self.runtime.rank != 0 or not rt.stderr_is_terminal())
         with bar, logging_redirect_tqdm():
-            for batches in prefetch(self.batches.step, steps):
-                self._one_step(batches)
-                bar.update()
-                if self.step % self.config.training.log_every == 0 or self.step == total:
-                    self._log(bar)
-                if self.step % self.config.training.save_and_sample_every == 0 or self.step == total:
-                    paused = self.metrics.pause()
+            try:
+                for batches in prefetch(self.batches.step, range(self.step, self.total_steps)):
+                    stopping = self._one_step(batches)
+                    bar.update()
+                    self._after_step(bar, stopping)
+                    if stopping:
+                        return
+            except InputError:  # the data broke
+                if self.runtime.world == 1 and self.step > self._saved_step:  # other ranks would know nothing of it
+                    self._log(bar, None)
                     self.save()
-                    self.sample()
-                    self.metrics.resume(paused)
+                raise
+
+    def _after_step(self, bar: tqdm, stopping: bool) -> None:
+        """Log, save and sample where it is time to."""
+        ended = self._epoch_that_ended()
+        due = stopping or self._is_due(ended)
+        if due or ended or self.step % self.config.training.log_every == 0:
+            self._log(bar, ended)
+        if due:
+            paused = self.metrics.pause()
+            self.save()
+            if not stopping:
+                self.sample()
+            self.metrics.resume(paused)
+
+    def _is_due(self, ended: int | None) -> bool:
+        """Whether to save and sample now."""
+        every = self.config.training.save_and_sample_every
+        return self.step == self.total_steps or (ended is not None if every == "epoch" else self.step % every == 0)
 
     def resume(self) -> None:
-        """Load the newest good checkpoint of the run directory, if any; damaged ones are reported and passed over."""
+        """Bring all ranks to the newest good checkpoint of the run directory, if any. Damaged ones are reported and passed
+        over. Only rank 0 reads files: the others may be on machines that do not see them."""
+        collectives.on_rank_0(self._load_newest, self.runtime)
+        self.state.share(self.runtime)
+        self._first_step = self._saved_step = self.step
+
+    def _load_newest(self) -> None:
         for found in checkpoint.latest(self.run_dir):
             if isinstance(found, checkpoint.DamagedCheckpoint):
                 log.warning("%s; using the one before", found)
                 continue
-            self._load(found)
+            unlike = differences(found.config, self.config)
+            if unlike:
+                raise InputError(f"checkpoint {found.path} comes from another configuration ({'; '.join(unlike)})")
+            self.state.load(found)
             log.info("resuming %s at step %d", self.run_dir, self.step)
-        self.metrics.rewind(self.step, self.runtime.rank == 0)
+        self.metrics.rewind(self.step)
 
     def save(self) -> None:
-        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover."""
-        if self.runtime.rank != 0:
+        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover.
+
+        If that fails, for want of space or rights, the last good one stays and training goes on to the next.
+
+        Raises:
+            TrainingError: it failed `MAX_SAVE_FAILURES` times in a row, or at the last step.
+        """
+        if self.runtime.rank != 0 or self.step == self._saved_step:
             return
-        weights = _arrays(dict(self.model.parameters_and_names()))
-        arrays = {checkpoint.WEIGHTS: weights,
-                  checkpoint.EMA_WEIGHTS: {**weights, **_arrays(self.ema.parameters_by_name())},
-                  checkpoint.OPTIMIZER: {**_arrays(self._optimizer_parameters()), **self.timesteps.state()}}
-        state = {
-            "ema_updates": self.step // self.ema.update_every,
-            "loss_scale": dataclasses.asdict(self.loss_scale),
-            "skipped_steps": self.skipped_steps,
-            "data_position": self.step * self.batches.images_per_step,
-            "seed": self.config.training.seed,
-            "config": to_dict(self.config),
-            "environment": rt.environment(self.runtime),
-        }
-        checkpoint.save(self.run_dir / "checkpoints", self.step, arrays, state)
+        numbers = {**self.state.numbers(), "data_position": self.step * self.batches.images_per_step,
+                   "seed": self.config.training.seed, "config": to_dict(self.config),
+                   "environment": rt.environment(self.runtime)}
+        try:
+            checkpoint.save(self.run_dir / "checkpoints", self.step, self.state.arrays(), numbers)
+        except OSError as error:
+            return self._save_failed(error)
+        self._saved_step, self._save_failures = self.step, 0
         checkpoint.remove_old(self.run_dir, self.config.training.keep_last)
 
+    def _save_failed(self, error: OSError) -> None:
+        self._save_failures += 1
+        kept = [path.name for path in checkpoint.in_run(self.run_dir)[:1]]
+        problem = (f"step {self.step}: the checkpoint could not be written ({error.strerror or error}); "
+                   f"{kept[0] if kept else 'none'} is the last good one")
+        if self._save_failures >= MAX_SAVE_FAILURES or self.step == self.total_steps or self._stop.requested:
+            raise TrainingError(f"{problem}. Failures in a row: {self._save_failures}, allowed: {MAX_SAVE_FAILURES - 1}, none at "
+                                "the end. Make room and resume with the same command")
+        log.error("%s; trying again at the next (failure %d of %d)", problem, self._save_failures, MAX_SAVE_FAILURES)
+
     def sample(self) -> None:
-        """Draw the sample grid of the current step with the averaged weights, and the loss curve."""
-        count, how = self.config.training.num_samples, self.config.sampling
+        """Draw the sample grid of the current step with the averaged weights, each rank its share, and the loss curve."""
+        count, share = self.config.training.num_samples, -(-self.config.training.num_samples // self.runtime.world)
+        images = None
+        if count:
+            with contextlib.suppress(_Stopped), self.ema.applied():
+                images = self.diffusion.sample(share, first_index=self.runtime.rank * share, callback=self._stop_sampling,
+                                               **dataclasses.asdict(self.config.sampling))
+                images = collectives.gather(images, self.runtime)[:count]
         if self.runtime.rank != 0:
             return
-        if self.metrics.rows:
+        try:
             visual.save_loss_curve(self.metrics.rows, self.run_dir / "loss.png")
-        if count:
-            with self.ema.applied():
-                images = self.diffusion.sample(count, **dataclasses.asdict(how))
-            visual.save_grid(images, self.run_dir / "samples" / f"step_{self.step:08d}.png")
+            if images is not None:
+                visual.save_grid(images, self.run_dir / "samples" / f"step_{self.step:08d}.png")
+        except OSError as error:
+            log.warning("step %d: the pictures could not be written (%s)", self.step, error.strerror or error)
+
+    def _stop_sampling(self, *progress: Any) -> None:
+        # Other ranks would wait for this one's images.
+        if self._stop.requested and self.runtime.world == 1:
+            raise _Stopped
 
     # One optimizer step.
 
-    def _one_step(self, batches: list[MicroBatch]) -> None:
-        """Do step ``self.step`` and count it; an overflow is tried again with a smaller loss scale."""
+    def _one_step(self, batches: list[MicroBatch]) -> bool:
+        """Do the next step and count it; an overflow is tried again with a smaller loss scale. Returns whether any rank was
+        asked to stop."""
         c = self.config.training
-        first, began = self.step == self._first_step, time.perf_counter()
-        coin = self.diffusion.self_condition and self.batches.self_condition(self.step)
-        times, weights = self.timesteps.draw(self.step, self.batches.images_per_step)
+        step, scale = self.step, self.state.loss_scale
+        first, began = step == self._first_step, time.perf_counter()
+        coin = self.diffusion.self_condition and self.batches.self_condition(step)
+        times, weights = self.timesteps.draw(step, self.batches.images_per_step)
         if first:
             self._compile(batches[0], times, weights)
-        rate = learning_rate(self.step, c.train_lr, c.lr_schedule, c.lr_warmup_steps, c.train_num_steps)
-        ema_rate = self.ema.rate_at(self.step + 1)
+        rate = _scalar(self._learning_rate(step))
+        ema_rate = _scalar(self.ema.rate_at(step + 1))
         for attempt in range(1, c.max_skipped_steps + 1):
             losses = [self._gradient(batch, coin, times, weights) for batch in batches]
-            finite, norm = self.train_step.update(_scalar(rate), _scalar(ema_rate), _scalar(self.loss_scale.value))
-            finite = bool(finite.asnumpy())
-            if finite:
+            if self._stop.requested:
+                self.train_step.ask_to_stop()
+            finite, norm, stopping = self.train_step.update(rate, ema_rate, _scalar(scale.value))
+            if bool(finite.asnumpy()):
                 break
-            self.skipped_steps += 1
-            self._stop_if_hopeless(attempt, losses, batches)
-            self.loss_scale.adjust(False)
-        self.loss_scale.adjust(True)
-        self.step += 1
+            self.state.skipped_steps += 1
+            self._stop_if_hopeless(attempt, losses, scale)
+            scale.adjust(False)
+        scale.adjust(True)
+        self.state.step += 1
         own = np.concatenate([np.arange(b.samples.start, b.samples.stop) for b in batches])
-        self.metrics.add(np.concatenate([x.asnumpy() for x in losses]), times[own], None if weights is None else weights[own],
-                         float(norm.asnumpy()))
+        self.metrics.add(np.concatenate([x.asnumpy() for x in losses]), times[own],
+                         None if weights is None else weights[own], float(norm.asnumpy()))
         if self.timesteps.weighted:
-            self.timesteps.report(times, np.concatenate([rt.gather(x, self.runtime) for x in losses]))
+            self.timesteps.report(times, self._losses_of_all(losses))
         if first:
             self._compiled(time.perf_counter() - began)
+        return bool(stopping.asnumpy())
 
     def _gradient(self, batch: MicroBatch, coin: bool, times: np.ndarray, weights: np.ndarray | None) -> Tensor:
         key = None if batch.dropout_key is None else Tensor(batch.dropout_key)
         classes = None if batch.classes is None else Tensor(batch.classes)
         weights = None if weights is None else Tensor(weights[batch.samples])
         return self.train_step.gradient(Tensor(batch.images), Tensor(times[batch.samples]), Tensor(batch.noise), coin, classes,
-                                        key, weights, _scalar(self.loss_scale.value))
+                                        key, weights, _scalar(self.state.loss_scale.value))
 
-    def _stop_if_hopeless(self, attempt: int, losses: list[Tensor], batches: list[MicroBatch]) -> None:
-        if self.loss_scale.dynamic and attempt < self.config.training.max_skipped_steps:
+    def _losses_of_all(self, losses: list[Tensor]) -> np.ndarray:
+        """The losses of the step's images over all ranks, in the order of the global batch."""
+        return np.concatenate([collectives.gather(x.asnumpy(), self.runtime) for x in losses])
+
+    def _stop_if_hopeless(self, attempt: int, losses: list[Tensor], scale: LossScale) -> None:
+        if scale.dynamic and attempt < self.config.training.max_skipped_steps:
             return
-        loss = float(np.mean([x.asnumpy().mean() for x in losses]))
-        last = self.metrics.rows[-1]["loss"] if self.metrics.rows else "none"
-        where = f"{batches[0].positions.start}-{batches[-1].positions.stop - 1}"
+        found = self._losses_of_all(losses)  # every rank comes here, because the gradient that all share is not finite
+        bad = np.flatnonzero(~np.isfinite(found))
+        images = self._images_of_step(bad if len(bad) else range(len(found)))
         raise TrainingError(
-            f"step {self.step + 1}: the gradient is not finite after {attempt} attempt(s), loss {loss}, loss scale "
-            f"{self.loss_scale.value:g}, last logged loss {last}, images at stream positions {where}. No weight was changed "
-            "and nothing was saved; lower train_lr or raise lr_warmup_steps")
+            f"step {self.step + 1}: the gradient is not finite after {attempt} attempt(s), loss {float(found.mean())}, loss "
+            f"scale {scale.value:g}, last finite loss {self.metrics.last_loss}, images {images}. No weight was changed and "
+            "nothing was saved; lower train_lr or raise lr_warmup_steps")
+
+    def _images_of_step(self, samples: Sequence[int]) -> str:
+        """Which images of the data set stand at ``samples`` of the step's batch."""
+        first = self.step * self.batches.images_per_step
+        positions = [first + int(k) for k in samples]
+        if hasattr(self.dataset, "indices"):
+            positions = self.dataset.indices(positions, self.config.training.seed)
+        more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
+        return ", ".join(map(str, positions[:8])) + more
 
     def _compile(self, batch: MicroBatch, times: np.ndarray, weights: np.ndarray | None) -> None:
         """Compile in a fixed order: the compile cache counts, and a stall in mid-training would be worse."""
@@ -291,16 +378,39 @@ class Trainer:
         log.info("compiled, first step after %.1f s", seconds)
         self.metrics.restart_clock()
 
-    def _log(self, bar: tqdm) -> None:
-        c = self.config.training
-        rate = learning_rate(self.step - 1, c.train_lr, c.lr_schedule, c.lr_warmup_steps, c.train_num_steps)
-        row = self.metrics.write(
-            self.step, self.runtime.rank == 0, lr=rate, ema_decay=self.ema.decay_at(self.step),
-            loss_scale=self.loss_scale.value, skipped_steps=self.skipped_steps, compile_seconds=self.compile_seconds)
+    # What is told.
+
+    def _log(self, bar: tqdm, ended: int | None) -> None:
+        """End an interval: a row of metrics, and a line or the bar's text."""
+        rate, state = self._learning_rate(self.step - 1), self.state
+        row = self.metrics.write(self.step, ended, state.epoch_loss, lr=rate, ema_decay=self.ema.decay_at(self.step),
+                                 loss_scale=state.loss_scale.value, skipped_steps=state.skipped_steps,
+                                 compile_seconds=self.compile_seconds)
         bar.set_postfix(loss=f"{row['loss']:.4f}")
-        if bar.disable and self.runtime.rank == 0:
-            log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", self.step, c.train_num_steps,
+        if self.runtime.rank != 0:
+            return
+        if ended is not None:
+            log.info("epoch %d: mean loss %.4f", ended, row["epoch_loss"])
+        elif bar.disable:
+            log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", self.step, self.total_steps,
                      row["loss"], row["grad_norm"], rate, row["images_per_second"])
+
+    def _learning_rate(self, step: int) -> float:
+        c = self.config.training
+        return learning_rate(step, c.train_lr, c.lr_schedule, c.lr_warmup_steps, self.total_steps)
+
+    def _epoch_that_ended(self) -> int | None:
+        """The number of the epoch, from 1, that the last step completed, if it did. Streams have none."""
+        if not hasattr(self.dataset, "__len__"):
+            return None
+        before, now = ((self.step - k) * self.batches.images_per_step // len(self.dataset) for k in (1, 0))
+        return now if now > before else None
+
+    def _total_steps(self) -> int:
+        c = self.config.training
+        if c.train_num_epochs is None:
+            return c.train_num_steps
+        return -(-c.train_num_epochs * len(self.dataset) // self.batches.images_per_step)
 
     # The run directory.
 
@@ -309,11 +419,16 @@ class Trainer:
         shape, size = self.dataset.shape, (self.diffusion.channels, *self.diffusion.image_size)
         if tuple(shape) != size:
             raise InputError(f"the data has {describe(shape)}, but the diffusion is for {describe(size)}")
-        c = self.config.training
-        batch = c.train_batch_size * c.gradient_accumulate_every * self.runtime.world
-        if hasattr(self.dataset, "__len__") and batch > len(self.dataset):
-            raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every x "
-                             f"devices), allowed: at most the {len(self.dataset)} of the data set")
+        c, world = self.config.training, self.runtime.world
+        if c.train_batch_size % world:
+            raise InputError(f"training.train_batch_size is {c.train_batch_size}, allowed on {world} devices, which share it: "
+                             f"multiples of {world}")
+        batch, finite = c.train_batch_size * c.gradient_accumulate_every, hasattr(self.dataset, "__len__")
+        if finite and batch > len(self.dataset):
+            raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every), allowed: "
+                             f"at most the {len(self.dataset)} of the data set")
+        if not finite and (c.train_num_epochs or c.save_and_sample_every == "epoch"):
+            raise InputError("training by epochs with data that has no length, allowed: train_num_steps, save_and_sample_every")
         self._check_labels()
         if not self.diffusion.auto_normalize:
             raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
@@ -321,9 +436,17 @@ class Trainer:
             self.diffusion.check_sampling(self.config.sampling)
         if c.optimizer == "adam" and c.weight_decay > 0:
             raise InputError(f"training.weight_decay is {c.weight_decay}, allowed with optimizer=adam: 0 (use adamw)")
+        collectives.on_rank_0(self._check_run_dir, self.runtime)
+
+    def _check_run_dir(self) -> None:
         path = self.run_dir / "config.yaml"
         if path.is_file():
-            unlike = differences(load_config(path), self.config)
+            try:
+                before = load_config(path)
+            except InputError as error:
+                raise InputError(f"run directory {self.run_dir} is of another version of ddpm_ms ({error}), allowed: another "
+                                 "--run-dir") from None
+            unlike = differences(before, self.config)
             if unlike:
                 raise InputError(f"run directory {self.run_dir} holds another run ({'; '.join(unlike)}), allowed: "
                                  "the same configuration, or another --run-dir")
@@ -340,77 +463,21 @@ class Trainer:
 
     def _open_run(self) -> None:
         """Write what describes the run, once; from here on the log goes to log.txt too."""
-        self._first_step, self._cache, self.compile_seconds = self.step, None, None
-        if self.runtime.rank != 0:
-            return
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "config.yaml").write_text(to_yaml(self.config), encoding="utf-8")
+        self._cache, self.compile_seconds = None, None
+        collectives.on_rank_0(self._describe_run, self.runtime)
+
+    def _describe_run(self) -> None:
         environment = json.dumps(rt.environment(self.runtime), indent=1)
-        (self.run_dir / "environment.json").write_text(environment + "\n", encoding="utf-8")
-
-    def _load(self, found: checkpoint.Checkpoint) -> None:
-        unlike = differences(found.config, self.config)
-        if unlike:
-            raise InputError(f"checkpoint {found.path} comes from another configuration ({'; '.join(unlike)})")
-        checkpoint.set_parameters(dict(self.model.parameters_and_names()), found.arrays(checkpoint.WEIGHTS), str(found.path))
-        averaged, shadow = found.arrays(checkpoint.EMA_WEIGHTS), self.ema.parameters_by_name()
-        checkpoint.set_parameters(shadow, {name: averaged[name] for name in shadow}, str(found.path))
-        optimizer = found.arrays(checkpoint.OPTIMIZER)
-        self.timesteps.restore({name: optimizer.pop(name) for name in self.timesteps.state()})
-        checkpoint.set_parameters(self._optimizer_parameters(), optimizer, str(found.path))
-        self.loss_scale = LossScale(**found.state["loss_scale"])
-        self.skipped_steps = found.state["skipped_steps"]
-        self.step = self._first_step = found.step
-
-    def _optimizer_parameters(self) -> dict[str, ms.Parameter]:
-        """Adam's state under names that follow from the network's."""
-        adam = self.optimizer
-        moments = {f"{kind}.{name}": moment for kind, group in (("moment1", adam.moment1), ("moment2", adam.moment2))
-                   for name, moment in zip(self.ema.names, group)}
-        return {**moments, "beta1_power": adam.beta1_power, "beta2_power": adam.beta2_power}
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            write_whole(self.run_dir / "config.yaml", to_yaml(self.config))
+            write_whole(self.run_dir / "environment.json", environment + "\n")
+        except OSError as error:
+            raise InputError(f"run directory {self.run_dir} cannot be written: {error.strerror or error}") from None
 
 
-def _describe(diffusion: GaussianDiffusion, data: DataConfig, training: dict, sampling: SamplingConfig,
-              runtime: RuntimeConfig) -> Config:
-    """The configuration that says the same as these objects; it travels inside every checkpoint."""
-    def known(section: type, values: dict) -> dict:
-        return {f.name: values[f.name] for f in dataclasses.fields(section) if f.name in values}
-
-    hparams = getattr(diffusion.model, "hparams", {"name": "custom"})
-    tree = to_dict(Config(runtime=runtime, data=data, sampling=sampling))
-    tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams))
-    return config_from_dict(json.loads(json.dumps(tree)))
-
-
-def _sampling_config(diffusion: GaussianDiffusion) -> SamplingConfig:
-    steps, total = diffusion.sampling_timesteps, diffusion.num_timesteps
-    return SamplingConfig(steps=steps if steps < total else min(50, total), eta=diffusion.ddim_sampling_eta)
-
-
-def _data_config(source: Any, diffusion: GaussianDiffusion) -> DataConfig:
-    root = str(source) if isinstance(source, (str, Path)) else None
-    name = "image_folder" if root and Path(root).is_dir() else "array"
-    return DataConfig(name=name, root=root, image_size=diffusion.image_size, channels=diffusion.channels)
-
-
-def _arrays(parameters: dict[str, ms.Parameter]) -> dict[str, np.ndarray]:
-    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
-
-
-@contextlib.contextmanager
-def _log_to(path: Path, active: bool) -> Iterator[None]:
-    """Within the block the package's log lines are appended to ``path`` as well."""
-    if not active:
-        yield
-        return
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+class _Stopped(Exception):
+    """Leaves a sampler in the middle."""
 
 
 def _scalar(value: float) -> Tensor:

@@ -15,13 +15,14 @@ ALLOWED = {
     "visual": set(),
     "runtime": LEAVES | {"config", "ops"},
     "ops": LEAVES | {"runtime"},
+    "collectives": LEAVES | {"runtime"},
     "models": LEAVES | {"config", "ops"},
     "diffusion": LEAVES | {"config", "rng", "runtime"},
     "data": LEAVES | {"config", "rng"},
     "evaluation": LEAVES | {"diffusion"},
     "interop": LEAVES,
     "benchmark": LEAVES | {"config", "runtime", "data", "diffusion", "models", "training", "visual"},
-    "training": LEAVES | {"config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+    "training": LEAVES | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}

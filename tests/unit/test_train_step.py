@@ -54,7 +54,7 @@ def times_of(batch):
 def run(step, batches, scale=1.0, rate=1e-2, ema_rate=0.5):
     for b in batches:
         step.gradient(Tensor(b.images), Tensor(times_of(b)), Tensor(b.noise), False, None, None, None, scalar(scale))
-    finite, norm = step.update(scalar(rate), scalar(ema_rate), scalar(scale))
+    finite, norm, _ = step.update(scalar(rate), scalar(ema_rate), scalar(scale))
     return bool(finite.asnumpy()), float(norm.asnumpy())
 
 

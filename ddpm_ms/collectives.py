@@ -1,0 +1,59 @@
+"""What ranks tell each other outside of the optimizer step. Every rank must enter; with one process nothing happens."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable
+
+import numpy as np
+
+from ddpm_ms.errors import InputError
+from ddpm_ms.runtime import Runtime
+
+
+def gather(array: np.ndarray, runtime: Runtime) -> np.ndarray:
+    """``array`` (float32 or int32, of one shape) of every rank, joined along its first axis in the order of the ranks."""
+    if runtime.world == 1:
+        return array
+    from mindspore import Tensor, ops
+
+    return ops.AllGather()(Tensor(np.ascontiguousarray(array))).asnumpy()
+
+
+def broadcast_text(text: str, runtime: Runtime) -> str:
+    """Rank 0's ``text``, on every rank."""
+    if runtime.world == 1:
+        return text
+    from mindspore import Tensor, ops
+
+    def from_rank_0(numbers: Any) -> np.ndarray:
+        return ops.Broadcast(0)((Tensor(np.asarray(numbers, np.int32)),))[0].asnumpy()
+
+    data = text.encode()
+    length = int(from_rank_0([len(data)])[0])
+    mine = np.frombuffer(data, np.uint8) if runtime.rank == 0 else np.zeros(length)
+    return from_rank_0([*mine, 0])[:length].astype(np.uint8).tobytes().decode()
+
+
+def broadcast_parameters(parameters: Iterable[Any], runtime: Runtime) -> None:
+    """Give every float32 parameter the value that it has on rank 0, in place: compiled graphs keep their memory."""
+    if runtime.world == 1:
+        return
+    from mindspore import ops
+
+    for parameter in parameters:
+        ops.assign(parameter, ops.Broadcast(0)((parameter,))[0])
+
+
+def on_rank_0(function: Callable[[], None], runtime: Runtime) -> None:
+    """Call ``function`` on rank 0 alone; an `InputError` that it raises is raised on every rank."""
+    if runtime.world == 1:
+        return function()
+    problem = ""
+    if runtime.rank == 0:
+        try:
+            function()
+        except InputError as error:
+            problem = str(error)
+    problem = broadcast_text(problem, runtime)
+    if problem:
+        raise InputError(problem)

@@ -1,0 +1,73 @@
+"""Mixed precision: in which type a network computes."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from ddpm_ms.errors import InputError
+from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, WeightStandardizedConv
+from ddpm_ms.ops.normalization import UnitChannels
+
+PRECISIONS, AMP_LEVELS = ("fp32", "fp16", "bf16"), ("O0", "O1", "O2", "O3")
+_TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
+# They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
+_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, UnitChannels, WeightStandardizedConv, nn.GroupNorm,
+                  nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
+
+
+def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str, str]:
+    """(precision, amp_level), each completed from the other: O0 is fp32; O1 to O3 alone are fp16; a 16-bit type alone is O2.
+
+    Raises:
+        InputError: they contradict each other.
+    """
+    precision = precision or ("fp16" if amp_level not in (None, "O0") else "fp32")
+    amp_level = amp_level or ("O0" if precision == "fp32" else "O2")
+    if (precision == "fp32") != (amp_level == "O0"):
+        raise InputError(f"training.amp_level is {amp_level} with training.precision={precision}, allowed: "
+                         f"{'O0' if precision == 'fp32' else 'O1, O2, O3'}")
+    return precision, amp_level
+
+
+def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
+    """Make ``model`` compute in ``precision`` from now on; its parameters stay float32.
+
+    - O0: float32.
+    - O1: convolutions and matrix products in 16 bits, the rest in the type of its inputs or float32
+      (``mindspore.amp`` with its operator lists).
+    - O2: everything in 16 bits but norms, softmax and the time embedding; the loss is the caller's, in float32.
+    - O3: as O2. MindSpore's own O3 would take norms to 16 bits too, where their sums overflow.
+
+    Args:
+        model: any Cell; of one that is no network of this package only MindSpore's own norms are known.
+        precision: "fp32", "fp16" or "bf16".
+        amp_level: "O0" to "O3".
+
+    Raises:
+        InputError: the device has no kernels for the type.
+    """
+    if amp_level == "O0":
+        return
+    kind = _TYPES[precision]
+    _check_kernels(kind, precision)
+    if amp_level == "O1":
+        ms.amp.auto_mixed_precision(model, "auto", kind)
+        return
+    model.to_float(kind)
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, _FLOAT32_CELLS):
+            cell.to_float(ms.float32)
+
+
+def _check_kernels(kind: ms.Type, precision: str) -> None:
+    """One convolution and one matrix product in ``kind``."""
+    try:
+        ones = ops.ones((1, 1, 2, 2), ms.float32)
+        image, matrix = ops.cast(ones, kind), ops.cast(ops.reshape(ones, (2, 2)), kind)
+        ops.Conv2D(1, 1)(image, ops.cast(ops.ones((1, 1, 1, 1), ms.float32), kind)).asnumpy()
+        ops.cast(ops.MatMul()(matrix, matrix), ms.float32).asnumpy()
+    except (RuntimeError, TypeError, ValueError):
+        device = ms.get_context("device_target")
+        raise InputError(f"training.precision is {precision}, but this {device} has no kernels for {kind}, allowed: fp32"
+                         f"{', fp16' if precision == 'bf16' else ''}") from None

@@ -1,0 +1,125 @@
+# Sourced by the run_*.sh scripts: starts `ddpm-ms` once, or once per device through MindSpore's msrun.
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 2
+}
+
+# use_package ROOT: the active Python if it has the package (a cluster's own environment), else .venv.
+use_package() {
+    if ! python -c 'import importlib.metadata as m; m.version("ddpm_ms"), m.version("mindspore")' >/dev/null 2>&1; then
+        install_package "$1" ""
+    fi
+}
+
+is_device() {
+    case "$1" in auto | Ascend | GPU | CPU) return 0 ;; *) return 1 ;; esac
+}
+
+# check_count DEVICE NUM: NUM is a number, and no more than the devices that the environment leaves visible.
+check_count() {
+    local visible=""
+    [[ "$2" =~ ^[1-9][0-9]*$ ]] || fail "NUM_DEVICES is '$2', allowed: a number from 1"
+    case "$1" in
+        Ascend) visible="${ASCEND_RT_VISIBLE_DEVICES:-}" ;;
+        GPU) visible="${CUDA_VISIBLE_DEVICES:-}" ;;
+    esac
+    if [ -n "$visible" ]; then
+        local -a cards
+        IFS=, read -ra cards <<<"$visible"
+        [ "$2" -le "${#cards[@]}" ] || fail "NUM_DEVICES is $2, allowed with the visible devices $visible: at most ${#cards[@]}"
+    fi
+}
+
+free_port() {
+    python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# launch_ranks DEVICE NUM LOGS ARGUMENTS...: NUM processes of `python -m ddpm_ms ARGUMENTS` on this node.
+# Environment: NODES, NODE_RANK, MASTER (HOST:PORT), RANK_TABLE. Returns 0, or the status of the first rank that failed.
+launch_ranks() {
+    local device="$1" num="$2" logs="$3"
+    shift 3
+    local nodes="${NODES:-1}" node_rank="${NODE_RANK:-0}" master="${MASTER:-127.0.0.1:$(free_port)}"
+    local -a options=("--worker_num=$((num * nodes))" "--local_worker_num=$num" "--node_rank=$node_rank"
+        "--master_addr=${master%:*}" "--master_port=${master##*:}" "--log_dir=$logs" "--join=True")
+    [ -z "${RANK_TABLE:-}" ] || options+=("--rank_table_file=$RANK_TABLE")
+    if [ "$device" = CPU ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
+        local share=$(($(nproc) / num))
+        export OMP_NUM_THREADS=$((share > 0 ? share : 1))
+    fi
+    mkdir -p "$logs"
+    rm -f "$logs"/worker_*.log "$logs/scheduler.log"
+    # Its own session: Ctrl-C reaches this script alone, which hands it to the workers. msrun itself would kill them.
+    setsid msrun "${options[@]}" python -m ddpm_ms "$@" >"$logs/msrun.log" 2>&1 &
+    msrun_pid=$! stops=0
+    declare -gA rank_of=()
+    trap 'stop_ranks' INT TERM
+    trap 'kill_ranks' EXIT
+    local first="$logs/worker_$((node_rank * num)).log"
+    remember_ranks "$num"
+    tail -n +1 -F --pid="$msrun_pid" "$first" 2>/dev/null | grep --line-buffered -v "^\[INFO\]" &
+    local status=0
+    while kill -0 "$msrun_pid" 2>/dev/null; do
+        status=0
+        wait "$msrun_pid" || status=$?  # a signal ends this wait early, hence the loop
+    done
+    wait || true  # for tail's last lines
+    [ "$status" -eq 0 ] || report_failure "$logs"
+}
+
+# The workers and the scheduler are msrun's children; note each one's rank while it lives.
+remember_ranks() {
+    local pid variables
+    for _ in $(seq 100); do
+        for pid in $(pgrep -P "$msrun_pid"); do
+            variables="$(tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null || true)"
+            case "$variables" in
+                *MS_ROLE=MS_WORKER*) rank_of[$pid]="$(sed -n 's/^RANK_ID=//p' <<<"$variables")" ;;
+                *MS_ROLE=MS_SCHED*) rank_of[$pid]=scheduler ;;
+            esac
+        done
+        [ "${#rank_of[@]}" -lt "$1" ] || [ -z "$(pgrep -P "$msrun_pid")" ] || break
+        kill -0 "$msrun_pid" 2>/dev/null || break
+        sleep 0.1
+    done
+}
+
+# The first request lets every rank finish its step and save; the second ends all at once.
+stop_ranks() {
+    local pid
+    stops=$((stops + 1))
+    for pid in "${!rank_of[@]}"; do
+        if [ "$stops" -gt 1 ]; then
+            kill -KILL "$pid" 2>/dev/null || true
+        elif [ "${rank_of[$pid]}" != scheduler ]; then
+            kill -TERM "$pid" 2>/dev/null || true
+        fi
+    done
+}
+
+# Whatever happened, nothing stays behind.
+kill_ranks() {
+    local pid
+    for pid in "${!rank_of[@]}" "$msrun_pid"; do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+}
+
+# Say which rank failed first, show the end of its log, and return its status as a shell would (128 + signal).
+report_failure() {
+    local logs="$1" found pid code rank
+    found="$(sed -n 's/.*Worker process \([0-9]*\) exit with exception. Error code: \(-\{0,1\}[0-9]*\).*/\1 \2/p' \
+        "$logs/msrun.log" | head -n 1)"
+    if [ -z "$found" ]; then
+        echo "msrun failed; see $logs/msrun.log" >&2
+        return 1
+    fi
+    pid="${found% *}" code="${found#* }" rank="${rank_of[${found% *}]:-?}"
+    [ "$code" -ge 0 ] || code=$((128 - code))
+    echo "rank $rank failed with status $code; its log: $logs/worker_$rank.log" >&2
+    [ ! -f "$logs/worker_$rank.log" ] || grep -v '^\[\(WARNING\|INFO\)\]' "$logs/worker_$rank.log" | tail -n 5 >&2 || true
+    return "$code"
+}
