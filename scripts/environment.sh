@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with the package in it, once, and puts it first in PATH.
 # PYTHON=/path/to/python3.x chooses the interpreter; VENV=/path another place for the environment.
 

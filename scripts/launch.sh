@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the run_*.sh scripts: starts `ddpm-ms` once, or once per device through MindSpore's msrun.
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -59,7 +60,8 @@ launch_ranks() {
     trap 'stop_ranks' INT TERM
     trap 'kill_ranks' EXIT
     local first="$logs/worker_$((node_rank * num)).log"
-    remember_ranks "$num"
+    remember_ranks "$((node_rank == 0 ? num + 1 : num))"
+    end_scheduler "$logs" &
     tail -n +1 -F --pid="$msrun_pid" "$first" 2>/dev/null | grep --line-buffered -v "^\[INFO\]" &
     local status=0
     while kill -0 "$msrun_pid" 2>/dev/null; do
@@ -84,6 +86,18 @@ remember_ranks() {
         [ "${#rank_of[@]}" -lt "$1" ] || [ -z "$(pgrep -P "$msrun_pid")" ] || break
         kill -0 "$msrun_pid" 2>/dev/null || break
         sleep 0.1
+    done
+}
+
+# After a failure msrun ends the other workers and waits for its scheduler, which needs half a minute to notice.
+end_scheduler() {
+    local pid
+    until grep -qs "kill all other workers" "$1/msrun.log"; do
+        kill -0 "$msrun_pid" 2>/dev/null || return 0
+        sleep 0.5
+    done
+    for pid in "${!rank_of[@]}"; do
+        [ "${rank_of[$pid]}" != scheduler ] || kill -KILL "$pid" 2>/dev/null || true
     done
 }
 
@@ -122,4 +136,28 @@ report_failure() {
     echo "rank $rank failed with status $code; its log: $logs/worker_$rank.log" >&2
     [ ! -f "$logs/worker_$rank.log" ] || grep -v '^\[\(WARNING\|INFO\)\]' "$logs/worker_$rank.log" | tail -n 5 >&2 || true
     return "$code"
+}
+
+# run_on_checkpoint ROOT COMMAND [DEVICE [NUM]] CHECKPOINT OPTIONS...: sample or evaluate, on one device or several.
+run_on_checkpoint() {
+    local root="$1" command="$2" device=auto num=1
+    shift 2
+    if is_device "${1:-}"; then
+        device="$1"
+        shift
+        if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
+            num="$1"
+            shift
+        fi
+    fi
+    local checkpoint="${1:-}"
+    [ -n "$checkpoint" ] || { usage >&2; exit 2; }
+    [ -d "$checkpoint" ] || fail "CHECKPOINT is '$checkpoint', allowed: a run directory or one of its checkpoints"
+    shift
+    check_count "$device" "$num"
+    use_package "$root"
+    if [ "$num" -eq 1 ]; then
+        exec python -m ddpm_ms "$command" --checkpoint "$checkpoint" --device "$device" "$@"
+    fi
+    launch_ranks "$device" "$num" "$checkpoint/${command}_logs" "$command" --checkpoint "$checkpoint" --device "$device" "$@"
 }

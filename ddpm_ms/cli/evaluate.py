@@ -8,6 +8,7 @@ import numpy as np
 
 from ddpm_ms.cli.options import SAMPLING_NAMES, check_counts, device_parent, load, progress, sampling, trained_parent
 from ddpm_ms.cli.sample import draw
+from ddpm_ms.collectives import gather
 from ddpm_ms.errors import EvaluationError, InputError
 
 
@@ -27,12 +28,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return bits_per_dim(arguments)
     from ddpm_ms.evaluation.digits import SAMPLES, evaluate_digits
 
-    diffusion, checkpoint = load(arguments)
+    runtime, diffusion, checkpoint = load(arguments)
     if checkpoint.config.data.name != "digits":
         raise InputError(f"{arguments.checkpoint} was trained on data {checkpoint.config.data.name}, allowed with "
                          "--metric digits: digits")
     arguments.num_images = arguments.num_images or SAMPLES
-    images, _ = draw(diffusion, arguments, sampling(arguments, checkpoint.config))
+    images, _ = draw(diffusion, arguments, sampling(arguments, checkpoint.config), runtime)
+    if runtime.rank != 0:
+        return
     count = diffusion.model.num_classes
     report = evaluate_digits(images, asked=np.resize(arguments.classes or np.arange(count), len(images)) if count else None)
     print(report)
@@ -47,20 +50,25 @@ def bits_per_dim(arguments: argparse.Namespace) -> None:
     idle = [name for name in sorted(SAMPLING_NAMES - {"seed"} | {"classes"}) if getattr(arguments, name) is not None]
     if idle:
         raise InputError(f"--{idle[0].replace('_', '-')} with --metric bits_per_dim, which draws no samples, allowed: --seed")
-    diffusion, checkpoint = load(arguments)
+    runtime, diffusion, checkpoint = load(arguments)
     seed = sampling(arguments, checkpoint.config)["seed"]
     dataset = create_dataset(checkpoint.config.data)
     count = min(arguments.num_images or 64, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
     labels = None if not diffusion.model.num_classes else dataset.labels[chosen]
-    batch, found = min(arguments.batch_size, count), []
-    with progress(-(-count // batch) * diffusion.num_timesteps) as bar:
-        for first in range(0, count, batch):
+    batch, found = min(arguments.batch_size, -(-count // runtime.world)), []
+    rounds = -(-count // (batch * runtime.world))
+    with progress(rounds * diffusion.num_timesteps, active=runtime.rank == 0) as bar:
+        for number in range(rounds):
             # The last batch is filled up and cut: another size would be another graph.
-            rows = np.resize(np.arange(first, min(first + batch, count)), batch)
+            first = (number * runtime.world + runtime.rank) * batch
+            rows = np.arange(first, first + batch) % count
             bound = diffusion.bits_per_dim(dataset.load(chosen[rows]), classes=None if labels is None else labels[rows].tolist(),
                                            first_index=first, seed=seed, callback=lambda done, of: bar.update())
-            found.append([x[:min(batch, count - first)] for x in (bound.total, bound.prior, bound.vb[:, 0])])
-    total, prior, decoder = (np.concatenate(column) for column in zip(*found))
+            terms = np.stack([bound.total, bound.prior, bound.vb[:, 0]], 1).astype(np.float32)
+            found.append(gather(terms, runtime))
+    if runtime.rank != 0:
+        return
+    total, prior, decoder = np.concatenate(found)[:count].T
     print(f"bits/dim: {total.mean():.4f} +- {total.std() / len(total) ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
           f"decoder {decoder.mean():.4f}, variance {diffusion.variance})")

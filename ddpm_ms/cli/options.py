@@ -71,11 +71,11 @@ def check_output(option: str, path: str | Path | None, endings: tuple[str, ...])
 
 
 def load(arguments: argparse.Namespace):
-    """(diffusion, checkpoint) on the device that the arguments ask for."""
-    start(runtime_config(RuntimeConfig(), arguments))
+    """(runtime, diffusion, checkpoint) on the device that the arguments ask for."""
+    runtime = start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.training import load_diffusion
 
-    return load_diffusion(arguments.checkpoint, ema=not arguments.raw)
+    return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw)
 
 
 def sampling(arguments: argparse.Namespace, config: Config) -> dict:
@@ -84,11 +84,11 @@ def sampling(arguments: argparse.Namespace, config: Config) -> dict:
     return dataclasses.asdict(override_section(config.sampling, given))
 
 
-def progress(total: int | None = None):
+def progress(total: int | None = None, active: bool = True):
     """A bar of steps, where somebody looks."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="step", disable=not rt.stderr_is_terminal())
+    return tqdm(total=total, unit="step", disable=not active or not rt.stderr_is_terminal())
 
 
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:
@@ -100,5 +100,7 @@ def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> Runt
 def start(config: RuntimeConfig) -> rt.Runtime:
     """Start the device and say which."""
     runtime = rt.setup(config)
-    log.info("device: %s (%s), %s mode", runtime.device, runtime.reason, config.mode)
+    if runtime.rank == 0:
+        ranks = f", {runtime.world} ranks" if runtime.world > 1 else ""
+        log.info("device: %s (%s), %s mode%s", runtime.device, runtime.reason, config.mode, ranks)
     return runtime

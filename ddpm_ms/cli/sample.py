@@ -11,7 +11,9 @@ from typing import Callable, Sequence
 import numpy as np
 
 from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, progress, sampling, trained_parent
+from ddpm_ms.collectives import gather
 from ddpm_ms.errors import InputError
+from ddpm_ms.runtime import Runtime
 
 log = logging.getLogger("ddpm_ms")
 
@@ -43,13 +45,15 @@ def sample(arguments: argparse.Namespace) -> None:
     for name, endings in (("out", (".png",)), ("gif", (".gif",)), ("npz", (".npz",))):
         check_output(f"--{name}", getattr(arguments, name), endings)
     check_output("--files", arguments.files and Path(arguments.files, "000000.png"), (".png",))
-    diffusion, checkpoint = load(arguments)
+    runtime, diffusion, checkpoint = load(arguments)
     how = sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
 
     out = Path(arguments.out or Path(arguments.checkpoint, "samples", "sample.png"))
     frames: list[np.ndarray] = []
-    images, speed = draw(diffusion, arguments, how, frames)
+    images, speed = draw(diffusion, arguments, how, runtime, frames)
+    if runtime.rank != 0:
+        return
     visual.save_grid(images, out)
     method = "RePaint" if arguments.mask else how["sampler"]
     log.info("%s: %d images, %s, %s steps, seed %d; %s", out, len(images), method, how["steps"], how["seed"], speed)
@@ -65,30 +69,33 @@ def sample(arguments: argparse.Namespace) -> None:
         log.info("%s: one file per image", arguments.files)
 
 
-def draw(diffusion, arguments: argparse.Namespace, how: dict, frames: list | None = None) -> tuple[np.ndarray, str]:
-    """The images that the arguments ask for, in batches of one shape, and how fast that was; fills ``frames`` with the process
-    of the first batch."""
-    draw, count = _what_to_draw(diffusion, arguments, how)
-    batch = min(arguments.batch_size, count)
-    batches, evaluations = [], 0
+def draw(diffusion, arguments: argparse.Namespace, how: dict, runtime: Runtime,
+         frames: list | None = None) -> tuple[np.ndarray, str]:
+    """The images that the arguments ask for, in batches of one shape, every rank its share of each round, and how fast that
+    was; fills ``frames`` with the process of the first batch."""
+    draw_batch, count = _what_to_draw(diffusion, arguments, how)
+    batch = min(arguments.batch_size, -(-count // runtime.world))
+    rounds, evaluations = -(-count // (batch * runtime.world)), 0
+    images: list[np.ndarray] = []
     began = time.perf_counter()
-    with progress() as bar:
+    with progress(active=runtime.rank == 0) as bar:
 
         def keep(done, transitions, x):
-            bar.total = -(-count // batch) * transitions
+            bar.total = rounds * transitions
             bar.update(done > 0)
             # A hundred frames at most, of the first batch; the result follows.
-            first_batch = frames is not None and getattr(arguments, "gif", None) and not batches
+            first_batch = frames is not None and getattr(arguments, "gif", None) and not images
             if first_batch and done < transitions and done % max(1, transitions // 100) == 0:
                 frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
 
-        for first in range(0, count, batch):
+        for number in range(rounds):
             # The last batch is drawn whole and cut: another size would be another graph.
+            first = (number * runtime.world + runtime.rank) * batch
             labels = arguments.classes and [arguments.classes[k % len(arguments.classes)] for k in range(first, first + batch)]
-            batches.append(draw(batch, first, classes=labels, callback=keep))
+            images.append(gather(draw_batch(batch, first, classes=labels, callback=keep), runtime))
             evaluations += diffusion.nfe
     seconds = time.perf_counter() - began
-    return np.concatenate(batches)[:count], f"NFE {evaluations // len(batches)}, {count / seconds:.2f} images/s"
+    return np.concatenate(images)[:count], f"NFE {evaluations // rounds}, {count / seconds:.2f} images/s"
 
 
 def _what_to_draw(diffusion, arguments: argparse.Namespace, how: dict) -> tuple[Callable, int]:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Judge a trained run, on one device or on several.
+set -euo pipefail
+
+usage() {
+    echo "usage: bash scripts/run_eval.sh [DEVICE [NUM_DEVICES]] CHECKPOINT [options of ddpm-ms evaluate]"
+    echo "DEVICE is auto (the default), Ascend, GPU or CPU; CHECKPOINT a run directory or one of its checkpoints."
+    echo "With NUM_DEVICES the work is shared among the devices; the result is the same. Logs go to CHECKPOINT/evaluate_logs."
+    echo "Environment: DEVICE_ID, ASCEND_RT_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, PYTHON, VENV."
+}
+case "${1:-}" in -h | --help) usage; exit 0 ;; esac
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/launch.sh
+source "$root/scripts/launch.sh"
+run_on_checkpoint "$root" evaluate "$@"
