@@ -37,9 +37,11 @@ p { margin: 0 0 10px; }
 .quiet, figcaption, th { color: var(--quiet); }
 .bar { height: 8px; border-radius: 4px; background: var(--track); margin: 18px 0; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--accent); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 0; }
+dl { display: grid; grid-template-columns: repeat(6, 1fr); gap: 12px; margin: 0; }
+@media (max-width: 860px) { dl { grid-template-columns: repeat(3, 1fr); } }
+@media (max-width: 480px) { dl { grid-template-columns: repeat(2, 1fr); } }
 dl div, figure, table, pre, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-dl div { padding: 12px 14px; }
+dl div { padding: 12px 14px; min-width: 0; }
 dt { color: var(--quiet); font-size: 13px; }
 dd { margin: 0; font-size: 19px; font-weight: 600; overflow-wrap: anywhere; }
 dd small { display: block; font-size: 13px; font-weight: 400; color: var(--quiet); }
