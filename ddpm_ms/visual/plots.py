@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
 # Of middle brightness, so that they show on white and on black; told apart by colour-blind readers too.
@@ -146,6 +147,7 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
     axes.set_yscale(scale or "linear")
     if scale == "linear":
         axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(alpha=0.3)
     legend = axes.legend(lines, [str(number) for number in range(len(lines))], fontsize="small", ncols=min(len(lines), 3),
                          loc="upper center", bbox_to_anchor=(0.5, -0.16))

@@ -43,7 +43,7 @@ dl { display: grid; grid-template-columns: repeat(6, 1fr); gap: 12px; margin: 0;
 dl div, figure, table, pre, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 dl div { padding: 12px 14px; min-width: 0; }
 dt { color: var(--quiet); font-size: 13px; }
-dd { margin: 0; font-size: 19px; font-weight: 600; overflow-wrap: anywhere; }
+dd { margin: 0; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
 dd small { display: block; font-size: 13px; font-weight: 400; color: var(--quiet); }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--wide)), 1fr)); gap: 14px; }
 figure { margin: 0; padding: 12px; min-width: 0; }
@@ -86,7 +86,7 @@ def save_report(run_dir: str | Path, config: dict, defaults: dict, path: str | P
     page, path = report_html(Path(run_dir), config, defaults), Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="replace")
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -170,10 +170,11 @@ def test_a_page_of_a_run_that_is_still_writing(tmp_path):
     picture = run / "samples" / "step_00000100.png"
     picture.write_bytes(picture.read_bytes()[:40])
     (run / "reverse.gif").write_bytes(b"GIF89a")
-    (run / "environment.json").write_text("[")
+    (run / "environment.json").write_text('{"half a character": "\\ud800"}')
     (run / "log.txt").unlink()
     shutil.rmtree(run / "checkpoints")
-    page = report.report_html(run, to_dict(Config()), to_dict(Config()))
+    visual.save_report(run, to_dict(Config()), to_dict(Config()), run / "report.html")
+    page = (run / "report.html").read_text()
     assert "step_00000100.png cannot be read" in page and "reverse.gif cannot be read" in page and page.count("<img") == 1
     assert cards(page)["Steps"] == "2" and cards(page)["Wall time"] == cards(page)["Parameters"] == "not known"
 
