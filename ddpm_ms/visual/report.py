@@ -98,13 +98,14 @@ def report_html(run_dir: Path, config: dict, defaults: dict) -> str:
     rows = runs.read_metrics(run_dir)
     environment, log = runs.read_environment(run_dir), runs.read_log(run_dir)
     name = run_dir.resolve().name
-    done, total = rows[-1]["step"], max(config["training"]["train_num_steps"], rows[-1]["step"])
+    total = runs.total_steps(config["training"], log)
+    total = None if total is None else max(total, rows[-1]["step"])  # may have been lowered since
+    done = f"{rows[-1]['step']:,}{f' of {total:,}' if total else ''} steps"
     now = datetime.now().strftime("%Y-%m-%d %H:%M")
     body = [
         f"<header><h1>{escape(name)}</h1>",
         f'<p class="quiet">{_sentence(config, environment)}</p></header>',
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
-        f'aria-label="steps done"><i style="width:{100 * done / max(total, 1):.1f}%"></i></div>',
+        _bar(rows[-1]["step"], total),
         _summary(run_dir, rows, config, environment, log, total),
         "<h2>Curves</h2>", _curves(rows),
         "<h2>Samples over time</h2>", _samples(run_dir),
@@ -118,7 +119,7 @@ def report_html(run_dir: Path, config: dict, defaults: dict) -> str:
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(name)}: {done:,} of {total:,} steps</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<title>{escape(name)}: {done}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
             + "\n".join(body) + "\n</main>\n</body>\n</html>\n")
 
 
@@ -131,20 +132,30 @@ def _sentence(config: dict, environment: dict) -> str:
     return escape(text + (f"; ddpm_ms {environment['ddpm_ms']}" if "ddpm_ms" in environment else ""))
 
 
-def _summary(run_dir: Path, rows: Sequence[dict], config: dict, environment: dict, log: Sequence[str], total: int) -> str:
+def _bar(done: int, total: int | None) -> str:
+    if not total:
+        return ""
+    return (f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
+            f'aria-label="steps done"><i style="width:{100 * done / total:.1f}%"></i></div>')
+
+
+def _summary(run_dir: Path, rows: Sequence[dict], config: dict, environment: dict, log: Sequence[str],
+             total: int | None) -> str:
     """The numbers that one looks for first."""
     last, training = rows[-1], config["training"]
     lowest = min(rows, key=lambda row: row["loss"])
     speed, parameters = _speed(rows), runs.num_parameters(run_dir)
     per_step = training["train_batch_size"] * training["gradient_accumulate_every"]
-    left = f"about {_duration((total - last['step']) * per_step / speed)} to go" if speed and last["step"] < total else ""
+    to_go = total - last["step"] if total else 0
+    left = f"about {_duration(to_go * per_step / speed)} to go" if speed and to_go else ""
+    aim = f"of {total:,}{'' if to_go else ', finished'}" if total else f"of {training['train_num_epochs']} epochs"
     world = environment.get("world_size", 1)
     at_work = runs.seconds_at_work(log)
     numbers = (
-        ("Steps", f"{last['step']:,}", f"of {total:,}{', finished' if last['step'] >= total else ''}"),
+        ("Steps", f"{last['step']:,}", aim),
         ("Last loss", f"{last['loss']:.4f}", f"lowest {lowest['loss']:.4f} at step {lowest['step']:,}"),
         ("Speed", f"{speed:,.1f}" if speed else "not known",
-         f"images/s{' per device' if world != 1 else ''}, {speed / per_step:.2f} steps/s" if speed else ""),
+         f"images/s, {speed / per_step:.2f} steps/s" if speed else ""),
         ("Wall time", "not known" if at_work is None else _duration(at_work), left),
         ("Device", f"{environment.get('device', 'not known')}{f' x {world}' if world != 1 else ''}",
          f"{environment['cpus']} processors" if environment.get("device") == "CPU" and "cpus" in environment else ""),
@@ -171,7 +182,7 @@ def _samples(run_dir: Path) -> str:
     figures = [_picture(paths[k], f"step {int(paths[k].stem[5:]):,}" if paths[k].stem[5:].isdigit() else paths[k].stem)
                for k in places]
     if not paths:
-        return '<p class="quiet">None yet: the first grid comes after training.save_and_sample_every steps.</p>'
+        return '<p class="quiet">None yet: training.save_and_sample_every says when the first grid comes.</p>'
     note = f'<p class="quiet note">{len(places)} of {len(paths)} grids.</p>' if len(places) < len(paths) else ""
     return f'<div class="grid" style="--wide:300px">{"".join(figures)}</div>{note}'
 
@@ -227,7 +238,7 @@ def _environment(rows: Sequence[dict], environment: dict) -> str:
 def _checkpoints(run_dir: Path) -> str:
     found = runs.checkpoints(run_dir)
     if not found:
-        return '<p class="quiet">None yet: the first comes after training.save_and_sample_every steps.</p>'
+        return '<p class="quiet">None yet: training.save_and_sample_every says when the first comes.</p>'
     return _table([(c.name, f"{c.size / 2**20:.1f} MiB", c.written.strftime("%Y-%m-%d %H:%M:%S")) for c in found],
                   ("checkpoint", "size", "written"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,6 +94,14 @@ def seconds_at_work(log_lines: Sequence[str]) -> float | None:
             total += (now - before).total_seconds()
         before, opened = now, opens
     return None if before is None else total
+
+
+def total_steps(training: dict[str, Any], log_lines: Sequence[str]) -> int | None:
+    """How long the run is to be; of a run counted in epochs what its log says, None where that says nothing."""
+    if training.get("train_num_epochs") is None:
+        return training["train_num_steps"]
+    found = [re.search(r" step \d+/(\d+) | is finished: \d+ of (\d+) steps", line) for line in log_lines]
+    return next((int(match[1] or match[2]) for match in reversed(found) if match), None)
 
 
 def checkpoints(run_dir: Path) -> list[CheckpointFiles]:

@@ -204,6 +204,21 @@ def test_breaks_between_sessions_are_no_wall_time():
     assert runs.seconds_at_work(["no date"]) is None
 
 
+def test_the_length_of_a_run_in_epochs_is_what_its_log_says(tmp_path):
+    training = {"train_num_steps": 7, "train_num_epochs": None}
+    assert runs.total_steps(training, LOG.splitlines()) == 7
+    training["train_num_epochs"] = 3
+    assert runs.total_steps(training, LOG.splitlines()) == 200
+    assert runs.total_steps(training, ["2026-01-01 10:00:00,000 runs/a step/x is finished: 90 of 91 steps"]) == 91
+    assert runs.total_steps(training, ["nothing of it"]) is None
+    run, config = make_run(tmp_path / "run"), to_dict(Config())
+    config["training"]["train_num_epochs"] = 3
+    assert "100 of 200 steps</title>" in report.report_html(run, config, config)
+    (run / "log.txt").unlink()
+    page = report.report_html(run, config, config)
+    assert "<title>run: 100 steps</title>" in page and "of 3 epochs" in page and "progressbar" not in page
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path):
     assert runs.short_names([tmp_path / "a" / "x", tmp_path / "b" / "x", tmp_path / "b" / "y"]) == ["a/x", "b/x", "b/y"]
     assert runs.short_names([tmp_path / "a" / "x"]) == ["x"]
