@@ -22,9 +22,11 @@ if [ ! -f "$run_dir/reverse.gif" ]; then
 fi
 status=0
 ddpm-ms evaluate --checkpoint "$run_dir" --device CPU || status=$?
+ddpm-ms report "$run_dir"
 
 cat <<EOF
 
+Report           $run_dir/report.html (open it in a browser)
 Samples          $run_dir/samples.png
 Reverse process  $run_dir/reverse.gif
 Loss curve       $run_dir/loss.png

@@ -8,17 +8,17 @@ import sys
 from typing import Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli import benchmark, evaluate, sample, train, visualize
+from ddpm_ms.cli import benchmark, evaluate, report, sample, train, visualize
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
-COMMANDS = (train, sample, evaluate, benchmark, visualize)
+COMMANDS = (train, sample, evaluate, benchmark, visualize, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
     in the input."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()
@@ -29,10 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddpm-ms", description="Denoising diffusion models on MindSpore.")
-    parser.add_argument("--version", action="version", version=f"ddpm-ms {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Everything that can be typed after ``ddpm-ms``."""
+    whole = argparse.ArgumentParser(prog="ddpm-ms", description="Denoising diffusion models on MindSpore.")
+    whole.add_argument("--version", action="version", version=f"ddpm-ms {__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)
-    return parser
+    return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 from ddpm_ms import runtime as rt
@@ -66,6 +67,8 @@ def check_output(option: str, path: str | Path | None, endings: tuple[str, ...])
         raise InputError(f"{option} is {path}, allowed: a file ending in {', '.join(endings)}")
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).is_dir() or not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK):
+            raise InputError(f"{option} is {path}, which cannot be written, allowed: a file")
     except OSError as error:
         raise InputError(f"{option} is {path}: {error.strerror}") from None
 
@@ -84,11 +87,11 @@ def sampling(arguments: argparse.Namespace, config: Config) -> dict:
     return dataclasses.asdict(override_section(config.sampling, given))
 
 
-def progress(total: int | None = None, active: bool = True):
+def progress(total: int | None = None, unit: str = "step", active: bool = True):
     """A bar of steps, where somebody looks."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="step", disable=not active or not rt.stderr_is_terminal())
+    return tqdm(total=total, unit=unit, disable=not active or not rt.stderr_is_terminal())
 
 
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:

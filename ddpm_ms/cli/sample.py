@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--mask", metavar="FILE", help="with --init-image: keep what is bright, fill in what is dark (RePaint)")
     command.add_argument("--interpolate", nargs=2, metavar="FILE", help="draw a strip from one image to the other")
     command.add_argument("--out", metavar="PNG", help="the grid (default: samples/sample.png in the run)")
-    command.add_argument("--gif", metavar="GIF", help="also write the reverse process")
+    command.add_argument("--gif", metavar="GIF", help="also write the reverse process: every step of it, or a hundred of them")
     command.add_argument("--npz", metavar="NPZ", help="also write the images as uint8 (N, H, W, C)")
     command.add_argument("--files", metavar="DIR", help="also write one PNG per image")
     command.set_defaults(run=sample)
@@ -46,6 +46,8 @@ def sample(arguments: argparse.Namespace) -> None:
         check_output(f"--{name}", getattr(arguments, name), endings)
     check_output("--files", arguments.files and Path(arguments.files, "000000.png"), (".png",))
     runtime, diffusion, checkpoint = load(arguments)
+    if arguments.interpolate and runtime.world > 1:
+        raise InputError(f"--interpolate on {runtime.world} devices, allowed: one (the strip is one batch)")
     how = sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
 
@@ -73,6 +75,8 @@ def draw(diffusion, arguments: argparse.Namespace, how: dict, runtime: Runtime,
          frames: list | None = None) -> tuple[np.ndarray, str]:
     """The images that the arguments ask for, in batches of one shape, every rank its share of each round, and how fast that
     was; fills ``frames`` with the process of the first batch."""
+    from ddpm_ms import visual
+
     draw_batch, count = _what_to_draw(diffusion, arguments, how)
     batch = min(arguments.batch_size, -(-count // runtime.world))
     rounds, evaluations = -(-count // (batch * runtime.world)), 0
@@ -83,9 +87,9 @@ def draw(diffusion, arguments: argparse.Namespace, how: dict, runtime: Runtime,
         def keep(done, transitions, x):
             bar.total = rounds * transitions
             bar.update(done > 0)
-            # A hundred frames at most, of the first batch; the result follows.
+            # Frames of the first batch; the result follows.
             first_batch = frames is not None and getattr(arguments, "gif", None) and not images
-            if first_batch and done < transitions and done % max(1, transitions // 100) == 0:
+            if first_batch and done < transitions and done in visual.frame_steps(transitions):
                 frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
 
         for number in range(rounds):

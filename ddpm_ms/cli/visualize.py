@@ -1,4 +1,4 @@
-"""`ddpm-ms visualize`: pictures of the process."""
+"""`ddpm-ms visualize`: pictures of the process, of schedules, of runs, and of samples beside the images they resemble."""
 
 from __future__ import annotations
 
@@ -7,43 +7,130 @@ import logging
 
 import numpy as np
 
-from ddpm_ms.cli.options import device_parent, recipe_parent, runtime_config, start
+from ddpm_ms.cli.options import (
+    check_counts,
+    check_output,
+    device_parent,
+    load,
+    progress,
+    recipe_parent,
+    sampling,
+    trained_parent,
+)
+from ddpm_ms.cli.sample import draw
 from ddpm_ms.config import load_config
-from ddpm_ms.errors import check_range
+from ddpm_ms.errors import InputError, check_range
 
 log = logging.getLogger("ddpm_ms")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """Add ``visualize``."""
-    command = commands.add_parser("visualize", parents=[recipe_parent(), device_parent()],
-                                  help="draw an image noised at chosen steps")
-    command.add_argument("--steps", type=int, nargs="+", help="noise levels (default: 0, T/5, T/2, T-1)")
-    command.add_argument("--index", type=int, default=0, help="which image of the data set (default: 0)")
-    command.add_argument("--out", default="forward.png", metavar="PNG", help="the strip (default: forward.png)")
-    command.set_defaults(run=visualize)
+    """Add ``visualize`` and its kinds."""
+    command = commands.add_parser("visualize", help="draw pictures: forward, schedules, losses, nearest",
+                                  description="Draw pictures. The reverse process is `ddpm-ms sample --gif`.")
+    kinds = command.add_subparsers(metavar="KIND", required=True)
+    kind = kinds.add_parser("forward", parents=[recipe_parent()], help="an image noised at chosen steps")
+    kind.add_argument("--steps", type=int, nargs="+", help="noise levels (default: 0, T/5, T/2, T-1)")
+    kind.add_argument("--index", type=int, default=0, help="which image of the data set (default: 0)")
+    _ends(kind, forward)
+    kind = kinds.add_parser("schedules", parents=[recipe_parent()],
+                            help="beta, signal, signal-to-noise ratio and loss weights of a recipe beside the others")
+    _ends(kind, schedules)
+    kind = kinds.add_parser("losses", help="the loss curves of runs in one plot")
+    kind.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    _ends(kind, losses)
+    kind = kinds.add_parser("nearest", parents=[trained_parent(), device_parent()],
+                            help="samples beside the training images nearest to them: are they copies?")
+    kind.add_argument("--num-images", "-n", type=int, default=16, help="how many samples (default: 16)")
+    _ends(kind, nearest)
 
 
-def visualize(arguments: argparse.Namespace) -> None:
-    """Write one image of the data, noised at chosen steps, as a strip."""
+def forward(arguments: argparse.Namespace) -> None:
+    """Write one image of the data, and it noised at chosen steps, as a strip."""
     config = load_config(arguments.config, arguments.overrides)
-    start(runtime_config(config.runtime, arguments))
-    from mindspore import Tensor
-
-    from ddpm_ms import rng, visual
-    from ddpm_ms.data import create_dataset
-    from ddpm_ms.diffusion import create_diffusion
-    from ddpm_ms.models import create_model
-
     last = config.diffusion.timesteps - 1
-    steps = arguments.steps or [0, last // 5, last // 2, last]
+    steps = arguments.steps or sorted({0, (last + 1) // 5, (last + 1) // 2, last})
     for step in steps:
         check_range("--steps", step, 0, last)
-    dataset = create_dataset(config.data)
+    check_range("--index", arguments.index, 0)
+    check_output("--out", arguments.out, (".png",))
+    from ddpm_ms import rng, visual
+    from ddpm_ms.data import create_dataset
+
+    schedule, dataset = _schedule(config.diffusion), create_dataset(config.data)
     check_range("--index", arguments.index, 0, len(dataset) - 1)
-    diffusion = create_diffusion(config.diffusion, create_model(config.model, config.data.channels), config.data.image_size)
-    images = np.repeat(dataset.load([arguments.index]), len(steps), axis=0)
-    noise = rng.normal(config.training.seed, "noise", 0, [arguments.index] * len(steps), dataset.shape)
-    noised = diffusion.q_sample(Tensor(images * 2 - 1), Tensor(np.array(steps, np.int32)), Tensor(noise)).asnumpy()
-    visual.save_strip(np.concatenate([images[:1], (noised + 1) / 2]), arguments.out)
+    image = dataset.load([arguments.index])
+    noise = rng.normal(config.training.seed, "noise", 0, [arguments.index], dataset.shape)
+    noised = [alpha * (image * 2 - 1) + sigma * noise for alpha, sigma in map(schedule.alpha_sigma, steps)]
+    visual.save_strip(np.concatenate([image, *((x + 1) / 2 for x in noised)]), arguments.out)
     log.info("%s: the image, then noised at steps %s", arguments.out, ", ".join(map(str, steps)))
+
+
+def schedules(arguments: argparse.Namespace) -> None:
+    """Write the plots of the recipe's schedule and weight of the loss beside all others."""
+    config = load_config(arguments.config, arguments.overrides).diffusion
+    check_output("--out", arguments.out, (".png",))
+    from ddpm_ms import visual
+    from ddpm_ms.diffusion.loss_weights import LOSS_WEIGHTS, create_loss_weight, weight_name
+    from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+
+    own, weight = _schedule(config), weight_name(config.loss_weight, config.p2_loss_weight_gamma, config.min_snr_loss_weight)
+    recipe = "own betas" if config.betas else config.beta_schedule
+    recipe += ", rescaled" if config.rescale_betas_zero_snr else ""
+    every = {recipe: own}
+    for name in SCHEDULES:
+        try:
+            every.setdefault(name, create_schedule(name, config.timesteps))
+        except InputError as error:
+            log.warning("left out: %s, %s", name, error)
+    with np.errstate(divide="ignore", invalid="ignore"):  # without any signal some weights are not defined
+        weights = {name: create_loss_weight(name, own.snr, config.objective, p2_gamma=config.p2_loss_weight_gamma or 1.0,
+                                            p2_k=config.p2_loss_weight_k, min_snr_gamma=config.min_snr_gamma,
+                                            normalize=config.normalize_loss_weight) for name in LOSS_WEIGHTS}
+    visual.save_schedules({name: (s.betas, s.alphas_cumprod) for name, s in every.items()}, weights, arguments.out,
+                          recipe=recipe, weight=weight, objective=config.objective)
+    log.info("%s: schedules %s, weights %s", arguments.out, ", ".join(every), ", ".join(weights))
+
+
+def losses(arguments: argparse.Namespace) -> None:
+    """Write the loss curves of runs as one plot."""
+    from ddpm_ms import visual
+
+    runs = dict(zip(visual.short_names(arguments.runs), map(visual.read_metrics, arguments.runs)))
+    check_output("--out", arguments.out, (".png",))
+    visual.save_losses(runs, arguments.out)
+    log.info("%s: %s", arguments.out, ", ".join(f"{name} ({rows[-1]['loss']:.4f})" for name, rows in runs.items()))
+
+
+def nearest(arguments: argparse.Namespace) -> None:
+    """Write samples beside their nearest training images, nearest first, and print how near that is."""
+    check_counts(arguments)
+    check_output("--out", arguments.out, (".png",))
+    runtime, diffusion, checkpoint = load(arguments)
+    from ddpm_ms import visual
+    from ddpm_ms.data import create_dataset
+    from ddpm_ms.evaluation import evaluate_nearest
+
+    config = checkpoint.config
+    dataset = create_dataset(config.data)
+    check_range("the number of images in the data", len(dataset), 2)
+    images, _ = draw(diffusion, arguments, sampling(arguments, config), runtime)
+    with progress(len(dataset), "image") as bar:
+        report = evaluate_nearest(images, dataset, mirrored=config.training.augment_horizontal_flip, callback=bar.update)
+    order = np.argsort(report.distances)
+    visual.save_pairs(images[order], dataset.load(report.indices[order]), arguments.out)
+    print(report)
+    log.info("%s: each sample, and to its right the training image nearest to it; nearest pair first", arguments.out)
+
+
+def _ends(kind: argparse.ArgumentParser, run) -> None:
+    """What every kind has: where it writes, and what it runs."""
+    out = f"{run.__name__}.png"
+    kind.add_argument("--out", default=out, metavar="PNG", help=f"the picture (default: {out})")
+    kind.set_defaults(run=run)
+
+
+def _schedule(config):
+    from ddpm_ms.diffusion.schedules import create_schedule
+
+    return create_schedule(config.beta_schedule, config.timesteps, config.betas, config.rescale_betas_zero_snr)

@@ -15,7 +15,7 @@ from ddpm_ms.config import SamplingConfig, section_from_dict
 from ddpm_ms.diffusion.denoiser import noise_and_start
 from ddpm_ms.diffusion.generation import Generation, slerp
 from ddpm_ms.diffusion.likelihood import BitsPerDim, discretized_gaussian_nll, normal_kl, prior_kl
-from ddpm_ms.diffusion.loss_weights import create_loss_weight
+from ddpm_ms.diffusion.loss_weights import create_loss_weight, weight_name
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError, check_choice, check_range
 
@@ -128,7 +128,7 @@ class GaussianDiffusion(nn.Cell):
         self.nfe = 0  # network evaluations of the last sampling, a batched pair of guidance counted once
         self._set_tables()
         weight = create_loss_weight(
-            _weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight), self.schedule.snr, objective,
+            weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight), self.schedule.snr, objective,
             p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k, min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
         self.loss_weight = Tensor(weight, ms.float32)
         self.gather, self.reshape, self.cast, self.split = ops.Gather(), ops.Reshape(), ops.Cast(), ops.Split(1, 2)
@@ -458,16 +458,3 @@ class GaussianDiffusion(nn.Cell):
         size = self.abs(error)
         inner = self.minimum(size, 1.0)
         return 0.5 * self.square(inner) + (size - inner)
-
-
-def _weight_name(loss_weight: str | None, p2_gamma: float, min_snr: bool) -> str:
-    """The one weight that the keywords ask for."""
-    asked = {name for name, on in (("p2", p2_gamma != 0), ("min_snr", min_snr)) if on}
-    if loss_weight is not None:
-        asked.add(loss_weight)
-    if asked == {"p2"} and p2_gamma == 0:
-        raise InputError("p2_loss_weight_gamma is 0, allowed with loss_weight p2: above 0 (the paper: 0.5 or 1)")
-    if len(asked) > 1:
-        raise InputError(f"loss weights are {', '.join(sorted(asked))} (loss_weight, p2_loss_weight_gamma, "
-                         "min_snr_loss_weight), allowed: one of them")
-    return asked.pop() if asked else "none"

@@ -42,6 +42,19 @@ def create_loss_weight(name: str, snr: np.ndarray, objective: str, *, p2_gamma: 
     return weight / weight.mean() if normalize else weight
 
 
+def weight_name(loss_weight: str | None, p2_gamma: float, min_snr: bool) -> str:
+    """The one weight that the keywords ask for."""
+    asked = {name for name, on in (("p2", p2_gamma != 0), ("min_snr", min_snr)) if on}
+    if loss_weight is not None:
+        asked.add(loss_weight)
+    if asked == {"p2"} and p2_gamma == 0:
+        raise InputError("p2_loss_weight_gamma is 0, allowed with loss_weight p2: above 0 (the paper: 0.5 or 1)")
+    if len(asked) > 1:
+        raise InputError(f"loss weights are {', '.join(sorted(asked))} (loss_weight, p2_loss_weight_gamma, "
+                         "min_snr_loss_weight), allowed: one of them")
+    return asked.pop() if asked else "none"
+
+
 def p2_weight(snr: np.ndarray, gamma: float, k: float) -> np.ndarray:
     """(k + SNR)^-gamma on the objective's own error (P2 weighting, arXiv:2204.00227, equation 8); gamma 0 is no weighting.
 

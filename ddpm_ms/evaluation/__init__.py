@@ -2,5 +2,6 @@
 
 from ddpm_ms.evaluation.digits import DigitsReport, evaluate_digits
 from ddpm_ms.evaluation.frechet import frechet_distance
+from ddpm_ms.evaluation.nearest import NearestReport, evaluate_nearest, nearest_images
 
-__all__ = ["DigitsReport", "evaluate_digits", "frechet_distance"]
+__all__ = ["DigitsReport", "NearestReport", "evaluate_digits", "evaluate_nearest", "frechet_distance", "nearest_images"]

@@ -1,6 +1,9 @@
-"""Pictures: grids, animations, curves. NumPy, Pillow and matplotlib only."""
+"""Pictures: grids, animations, curves, and the page that shows a run. NumPy, Pillow and matplotlib only."""
 
-from ddpm_ms.visual.images import save_gif, save_grid, save_image, save_strip, to_grid, to_uint8
-from ddpm_ms.visual.plots import save_benchmark, save_loss_curve
+from ddpm_ms.visual.images import frame_steps, save_gif, save_grid, save_image, save_pairs, save_strip, to_grid, to_uint8
+from ddpm_ms.visual.plots import save_benchmark, save_loss_curve, save_losses, save_schedules
+from ddpm_ms.visual.report import save_report
+from ddpm_ms.visual.runs import read_metrics, short_names
 
-__all__ = ["save_benchmark", "save_gif", "save_grid", "save_image", "save_loss_curve", "save_strip", "to_grid", "to_uint8"]
+__all__ = ["frame_steps", "read_metrics", "save_benchmark", "save_gif", "save_grid", "save_image", "save_loss_curve",
+           "save_losses", "save_pairs", "save_report", "save_schedules", "save_strip", "short_names", "to_grid", "to_uint8"]

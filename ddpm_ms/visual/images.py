@@ -47,6 +47,17 @@ def save_strip(images: np.ndarray, path: str | Path) -> None:
     _write(to_grid(images, columns=len(images)), path)
 
 
+def save_pairs(left: np.ndarray, right: np.ndarray, path: str | Path, columns: int = 4) -> None:
+    """Write two of (N, C, H, W) in [0, 1] as one PNG: image k of ``left`` touches that of ``right``, ``columns`` pairs a row."""
+    pairs = np.concatenate([left, right], axis=3)
+    _write(to_grid(pairs, min(columns, len(pairs)), gap=max(2, left.shape[2] // 8)), path)
+
+
+def frame_steps(transitions: int, frames: int = 100) -> set[int]:
+    """Which states of a process, 0 (noise) to ``transitions`` (the result), an animation of at most ``frames`` shows."""
+    return set(np.linspace(0, transitions, min(frames, transitions + 1)).round().astype(int).tolist())
+
+
 def save_gif(frames: Sequence[np.ndarray], path: str | Path, frame_ms: int = 60, hold_ms: int = 2000) -> None:
     """Write frames, each (N, C, H, W) in [0, 1] shown as a grid, as an endless GIF that rests on the last one."""
     pictures = [to_grid(frame).convert("RGB").quantize(64) for frame in frames]

@@ -75,12 +75,25 @@ def test_sampling_needs_only_the_checkpoint(trained, tmp_path):
     assert Image.open(tmp_path / "grid.png").width >= 100
 
 
-def test_visualize_writes_a_strip(tmp_path):
-    done = cli("visualize", "--config", ROOT / "configs" / "digits.yaml", "--device", "CPU", "--out", tmp_path / "strip.png",
+def test_visualize_forward_writes_a_strip(tmp_path):
+    done = cli("visualize", "forward", "--config", ROOT / "configs" / "digits.yaml", "--out", tmp_path / "strip.png",
                "--steps", 0, 500, 999)
     assert done.returncode == 0, done.stderr
     strip = Image.open(tmp_path / "strip.png")
     assert strip.width > 3 * strip.height
+
+
+def test_the_pictures_of_a_run_are_reachable(trained, tmp_path, capsys):
+    run, _ = trained
+    assert main(["visualize", "losses", str(run), "--out", str(tmp_path / "losses.png")]) == 0
+    assert main(["visualize", "nearest", "--checkpoint", str(run), "--device", "CPU", "-n", "3", "--out",
+                 str(tmp_path / "nearest.png")]) == 0
+    assert "samples (3)" in capsys.readouterr().out
+    assert Image.open(tmp_path / "nearest.png").width > Image.open(tmp_path / "nearest.png").height
+    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 2 and "step 4/4" in page and "step_00000004" in page
+    assert re.search(r"<dt>Wall time</dt><dd>\d+\.\d s", page) and re.search(r"<dt>Parameters</dt><dd>\d\d?,\d{3}<", page)
 
 
 def test_dry_run_prints_the_recipe_and_writes_nothing(tmp_path):

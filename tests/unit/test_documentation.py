@@ -1,10 +1,12 @@
 """What the documents state as measured is what the code gives."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from ddpm_ms import cli as program
 from ddpm_ms.diffusion.samplers import SAMPLERS
 from ddpm_ms.evaluation.exact import drift
 
@@ -27,3 +29,23 @@ def test_the_tables_of_samplers_are_what_is_measured(name):
 
 def test_the_readme_names_every_sampler_and_nothing_else():
     assert list(rows("README.md")) == list(rows("docs/sampling.md")) == list(SAMPLERS)
+
+
+def commands(document):
+    """Every `ddpm-ms ...` line of its code blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("ddpm-ms ")]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md"])
+def test_every_command_in_the_documents_is_one(document):
+    assert commands(document)
+    for line in commands(document):
+        program.parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/benchmark.md"])
+def test_every_picture_in_the_documents_is_there(document):
+    path = ROOT / document
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", path.read_text()):
+        assert (path.parent / name).is_file(), name

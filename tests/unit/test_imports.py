@@ -12,7 +12,7 @@ LEAVES = {"errors", "version"}
 ALLOWED = {
     "errors": set(), "version": set(), "rng": set(),
     "config": LEAVES,
-    "visual": set(),
+    "visual": LEAVES,
     "runtime": LEAVES | {"config", "ops"},
     "ops": LEAVES | {"runtime"},
     "collectives": LEAVES | {"runtime"},

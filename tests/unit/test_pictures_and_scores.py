@@ -1,13 +1,16 @@
-"""Grids, GIFs, curves, and the score of the digits."""
+"""Grids, GIFs, curves, schedules, nearest images, and the score of the digits."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddpm_ms import visual
-from ddpm_ms.data.datasets import load_digits
+from ddpm_ms.cli import main
+from ddpm_ms.data.datasets import ArrayDataset, load_digits
 from ddpm_ms.errors import InputError
-from ddpm_ms.evaluation import evaluate_digits, frechet_distance
+from ddpm_ms.evaluation import evaluate_digits, evaluate_nearest, frechet_distance, nearest_images
 from ddpm_ms.evaluation.digits import DigitsClassifier
 
 
@@ -56,3 +59,111 @@ def test_real_digits_pass_and_noise_does_not():
     assert not evaluate_digits(noise, classifier).passed
     with pytest.raises(InputError, match=r"allowed: \(N, 1, 8, 8\)"):
         evaluate_digits(noise[:, :, :4])
+
+
+class Counted(ArrayDataset):
+    """A data set that keeps count of what is asked of it."""
+
+    def load(self, indices):
+        self.asked = [*getattr(self, "asked", []), len(indices)]
+        return super().load(indices)
+
+
+def images_of(*values):
+    """Images (len(values), 1, 2, 3) of one grey each."""
+    return np.array(values, np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 2, 3), np.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 26])
+def test_the_nearest_image_has_its_closed_form_whatever_the_pieces(chunk):
+    data = Counted(images_of(0.0, 0.25, 0.5, 1.0), channels=1)
+    done = []
+    distances, indices = nearest_images(images_of(0.3, 0.9, 0.5), data, chunk=chunk, callback=done.append)
+    assert indices.tolist() == [1, 3, 2] and sum(done) == 4
+    np.testing.assert_allclose(distances, [0.05, 0.1, 0], atol=1e-7)
+    assert done == {1: [1] * 4, 100: [2, 2]}.get(chunk, [4]) == data.asked  # 4 * (6 + 3) bytes an image
+
+
+def test_an_exact_copy_is_at_distance_0_and_no_image_is_compared_with_itself():
+    random = np.random.default_rng(0)
+    images = random.uniform(size=(40, 3, 8, 8)).astype(np.float32)
+    data = ArrayDataset(images, channels=3)
+    distances, indices = nearest_images(images[:5], data)
+    assert indices.tolist() == [0, 1, 2, 3, 4] and not distances.any()
+    distances, indices = nearest_images(images[:5], data, own=range(5))
+    brute = np.sqrt(np.square(images[:5, None].astype(np.float64) - images).mean((2, 3, 4)))
+    np.fill_diagonal(brute, np.inf)
+    assert indices.tolist() == brute.argmin(1).tolist()
+    np.testing.assert_allclose(distances, brute.min(1), rtol=1e-6)
+
+
+def test_a_mirrored_copy_is_found_where_training_mirrors():
+    data = ArrayDataset(np.random.default_rng(0).uniform(size=(9, 1, 4, 4)).astype(np.float32), channels=1)
+    copies = data.load([7])[..., ::-1]
+    assert nearest_images(copies, data)[0] > 0.1
+    assert nearest_images(copies, data, mirrored=True) == (0, 7)
+
+
+def test_copies_stand_out_from_what_is_usual_and_new_images_do_not():
+    random = np.random.default_rng(0)
+    train, new = random.uniform(size=(500, 1, 6, 6)), random.uniform(size=(40, 1, 6, 6))
+    data = ArrayDataset(train.astype(np.float32), channels=1)
+    report = evaluate_nearest(np.concatenate([new, train[:3] + 0.001]).astype(np.float32), data)
+    assert len(report.real) == 256 and report.close[40:].all() and report.close[:40].sum() <= 5
+    assert report.indices[40:].tolist() == [0, 1, 2] and report.rank(41) == 0 and 0.3 < np.median(
+        [report.rank(k) for k in range(40)]) < 0.7
+    lines = str(report).splitlines()
+    assert "samples (43)" in lines[2] and "training, to another (256)" in lines[3]
+    assert lines[5].startswith("sample   4") and "about 2.1 are expected" in lines[-1]  # the nearest come first
+
+
+def test_pairs_touch_and_rows_are_apart(tmp_path):
+    visual.save_pairs(images_of(0, 0.2), images_of(1, 0.8), tmp_path / "x.png", columns=1)
+    picture = np.asarray(Image.open(tmp_path / "x.png"))
+    factor = len(picture) // (3 * 2 + 2 * 2)  # three gaps of 2 and two images of 2
+    assert picture[3 * factor, [2 * factor, 5 * factor - 1, 5 * factor, 8 * factor - 1]].tolist() == [0, 0, 255, 255]
+    assert picture[7 * factor, 2 * factor] == 51 and picture[5 * factor, 3 * factor] == 128
+
+
+@pytest.mark.parametrize("transitions", [1, 4, 99, 100, 150, 199, 1000])
+def test_an_animation_has_at_most_a_hundred_frames_from_noise_to_result(transitions):
+    steps = visual.frame_steps(transitions)
+    assert {0, transitions} <= steps and len(steps) == min(100, transitions + 1) and max(np.diff(sorted(steps))) <= 11
+
+
+@pytest.mark.parametrize("overrides", [["diffusion.timesteps=10"], ["diffusion.rescale_betas_zero_snr=true"],
+                                       ["diffusion.betas=[0.1, 0.2]", "diffusion.timesteps=2", "diffusion.loss_weight=min_snr"]])
+def test_schedules_are_drawn_for_every_recipe(tmp_path, caplog, overrides):
+    out, config = tmp_path / "x.png", Path(__file__).parents[2] / "configs" / "digits.yaml"
+    caplog.set_level("INFO", logger="ddpm_ms")
+    assert main(["visualize", "schedules", "--config", str(config), *overrides, "--out", str(out)]) == 0
+    assert Image.open(out).size == (1210, 770)
+    assert "weights none, p2, min_snr, soft_min_snr, truncated_snr" in caplog.text
+    assert ("left out: linear" in caplog.text) == ("diffusion.timesteps=10" in overrides or len(overrides) > 1)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["forward", "--steps", "1000"], "--steps is 1000, allowed: 0 to 999"),
+    (["forward", "--index", "1797"], "--index is 1797, allowed: 0 to 1796"),
+    (["forward", "--out", "x.jpg"], "--out is x.jpg, allowed: a file ending in .png"),
+    (["schedules", "diffusion.loss_weight=p2"], "p2_loss_weight_gamma is 0"),
+    (["schedules", "diffusion.loss_weight=snr"], "diffusion.loss_weight is 'snr'"),
+])
+def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    config = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    monkeypatch.chdir(tmp_path)
+    kind, *rest = arguments
+    overrides = [a for a in rest if "=" in a]
+    assert main(["visualize", kind, "--config", str(config), *overrides, *(a for a in rest if a not in overrides)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_the_forward_strip_begins_clean_and_ends_as_noise(tmp_path):
+    config = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    assert main(["visualize", "forward", "--config", str(config), "--out", str(tmp_path / "x.png")]) == 0
+    strip = np.asarray(Image.open(tmp_path / "x.png")).astype(float)
+    factor = len(strip) // 10
+    clean, least, *_, most = (strip[factor:-factor:factor, (1 + 9 * k) * factor:(9 + 9 * k) * factor:factor] for k in range(5))
+    np.testing.assert_array_equal(clean, np.round(load_digits().load([0])[0, 0] * 255))
+    assert np.abs(least - clean).mean() < 3 < 60 < np.abs(most - clean).mean()
