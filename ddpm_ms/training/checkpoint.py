@@ -58,22 +58,33 @@ def save(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], stat
         step: optimizer steps done.
         arrays: file name to named arrays.
         state: what goes into state.json beside the step, the format and the checksums.
+
+    Raises:
+        OSError: it could not be written; nothing is left of it.
     """
     final = folder / f"step_{step:08d}"
     partial = folder / f".partial_{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name, tensors in arrays.items():
-        save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, partial / name)
-    checksums = {name: _sha256(partial / name) for name in arrays}
-    text = json.dumps({"format": FORMAT, "step": step, **state, "sha256": checksums}, indent=1)
-    (partial / STATE).write_text(text, encoding="utf-8")
-    for path in (*partial.iterdir(), partial):
-        _sync(path)
+    try:
+        _write(partial, step, arrays, state)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk its space is needed
+        raise error if isinstance(error, OSError) else OSError(str(error)) from None
     shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one that training has passed again
     partial.rename(final)
     _sync(folder)
     return final
+
+
+def _write(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], state: dict[str, Any]) -> None:
+    for name, tensors in arrays.items():
+        save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, folder / name)
+    checksums = {name: _sha256(folder / name) for name in arrays}
+    text = json.dumps({"format": FORMAT, "step": step, **state, "sha256": checksums}, indent=1)
+    (folder / STATE).write_text(text, encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
 
 
 def read(path: str | Path) -> Checkpoint:

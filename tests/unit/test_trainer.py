@@ -1,15 +1,20 @@
 """The loop: what a run leaves behind, and that an interrupted one ends like one that was not."""
 
+import errno
 import json
+import os
 import shutil
+import signal
 
+import mindspore as ms
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion
-from ddpm_ms.config import SamplingConfig
+from ddpm_ms.config import SamplingConfig, differences
 from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.models.precision import resolve_precision
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training import checkpoint
 
@@ -44,17 +49,39 @@ def assert_same_bits(ours, theirs):
             np.testing.assert_array_equal(ours[name][key], theirs[name][key], err_msg=f"{name} {key}")
 
 
-def test_a_resumed_run_ends_with_the_same_bits_and_the_same_metrics(make_trainer, tmp_path):
+def stop_in_step_3(trainer, monkeypatch):
+    """SIGTERM arrives, twice at once as launchers and terminals deliver it, while the third step is computed."""
+    one_step = trainer._one_step
+
+    def with_signal(batches):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(batches)
+
+    monkeypatch.setattr(trainer, "_one_step", with_signal)
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same_metrics(make_trainer, tmp_path, monkeypatch):
     # Sampling with the averaged weights in between must leave no trace.
     whole = make_trainer(tmp_path / "whole", num_samples=2, sampling=SamplingConfig(steps=2)).train()
     make_trainer(tmp_path / "parts", train_num_steps=2).train()
+    stopped = make_trainer(tmp_path / "parts")
+    stop_in_step_3(stopped, monkeypatch)
+    stopped.train()
+    assert (stopped.step, stopped.total_steps) == (3, 4)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     parts = make_trainer(tmp_path / "parts").train()
     assert_same_bits(contents(parts, 4), contents(whole, 4))
 
-    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)]
-    assert [row["step"] for row in rows[0]] == [2, 4] and all(row["grad_norm"] > 0 for row in rows[0])
-    for key in ("step", "loss", "loss_q1", "grad_norm", "lr", "ema_decay"):
-        assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+    ours, theirs = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts))
+    assert [row["step"] for row in ours] == [2, 4] and all(row["grad_norm"] > 0 for row in ours)
+    assert [row["step"] for row in theirs] == [2, 3, 4]
+    for key in ("loss", "loss_q1", "grad_norm", "lr", "ema_decay"):
+        assert ours[0][key] == theirs[0][key]
+    # 23 images are 3.83 steps of 6: the first epoch ends with step 4, and its mean counts every loss of it.
+    assert ours[1]["epoch"] == theirs[2]["epoch"] == 1 and "epoch" not in ours[0]
+    assert ours[1]["epoch_loss"] == pytest.approx((ours[0]["loss"] + ours[1]["loss"]) / 2)
+    assert theirs[2]["epoch_loss"] == pytest.approx(ours[1]["epoch_loss"], rel=1e-6)
     state = json.loads((whole / "checkpoints" / "step_00000004" / "state.json").read_text())
     assert (state["step"], state["ema_updates"], state["data_position"]) == (4, 2, 24)
     # The average really is one: neither the weights nor where they started.
@@ -104,6 +131,76 @@ def test_learned_variance_and_importance_sampling_train_and_resume_with_the_same
     _, weights = whole.timesteps.draw(7, 12)
     assert weights.std() > 0.01
     assert load_diffusion(tmp_path / "whole")[0].variance == "learned"
+
+
+def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_three_in_a_row_stop_the_run(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, train_num_steps=9)
+    trainer.save()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(full))
+    for step in (1, 2):
+        trainer.state.step = step
+        trainer.save()
+    trainer.state.step = 3
+    with pytest.raises(TrainingError, match=r"step 3: .*\(No space left on device\); step_00000000 is the last good one"):
+        trainer.save()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000000"]  # no half one either
+    monkeypatch.undo()
+    trainer.save()
+    assert checkpoint.read(tmp_path / "checkpoints" / "step_00000003").step == 3
+
+
+def test_epochs_count_steps_and_say_when_to_save(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, train_num_epochs=2, save_and_sample_every="epoch")
+    assert trainer.total_steps == 8  # 2 x 23 images in steps of 6
+    due = []
+    for trainer.state.step in range(1, 9):
+        due.append(trainer._is_due(trainer._epoch_that_ended()))
+    assert due == [step in (4, 8) for step in range(1, 9)]
+
+
+def test_a_run_directory_of_another_version_is_refused(make_trainer, tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {depth: 3}")
+    with pytest.raises(InputError, match=r"is of another version of ddpm_ms \(unknown key 'model.depth'"):
+        make_trainer(tmp_path)
+
+
+def test_the_same_images_in_other_portions_are_the_same_run(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, train_batch_size=3, gradient_accumulate_every=2)
+    other = make_trainer(tmp_path, train_batch_size=6, gradient_accumulate_every=1)
+    assert not differences(trainer.config, other.config)
+    assert differences(trainer.config, make_trainer(tmp_path, train_batch_size=6).config)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ((None, None), ("fp32", "O0")), (("fp16", None), ("fp16", "O2")), ((None, "O1"), ("fp16", "O1")),
+    (("bf16", "O1"), ("bf16", "O1")), ((None, "O0"), ("fp32", "O0"))])
+def test_precision_and_amp_level_complete_each_other(given, expected):
+    assert resolve_precision(*given) == expected
+
+
+def test_a_precision_that_cannot_be_is_refused(make_trainer, tmp_path):
+    with pytest.raises(InputError, match=r"amp_level is O2 with training.precision=fp32, allowed: O0"):
+        make_trainer(tmp_path, precision="fp32", amp_level="O2")
+    with pytest.raises(InputError, match=r"precision is bf16, but this CPU has no kernels for BFloat16, allowed: fp32, fp16"):
+        make_trainer(tmp_path, precision="bf16")
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_half_precision_trains_as_float32_does_and_an_overflow_changes_nothing(make_trainer, tmp_path):
+    small = dict(model={"self_condition": False, "dropout": 0.0}, gradient_accumulate_every=1, train_num_steps=3)
+    exact = make_trainer(tmp_path / "fp32", **small)
+    exact.train()
+    half = make_trainer(tmp_path / "fp16", precision="fp16", **small)
+    assert half.state.loss_scale.value == 2.0**16
+    half.state.loss_scale.value = 2.0**40  # overflows: the first attempts must leave no trace
+    half.train()
+    assert half.state.skipped_steps >= 8 and half.state.loss_scale.value == 2.0**40 / 2**half.state.skipped_steps
+    for (name, ours), theirs in zip(half.model.parameters_and_names(), exact.model.get_parameters()):
+        assert ours.dtype == ms.float32
+        assert np.abs(ours.asnumpy() - theirs.asnumpy()).mean() < 2e-4, name  # three steps of Adam moved each by up to 3e-3
+    assert half.metrics.rows[-1]["loss"] == pytest.approx(exact.metrics.rows[-1]["loss"], rel=0.01)
+    assert half.metrics.rows[-1]["loss"] != exact.metrics.rows[-1]["loss"]
 
 
 @pytest.mark.parametrize("every", [1, 3])
