@@ -90,7 +90,7 @@ IMAGES, LABELS = idx(np.zeros((3, 28, 28), np.uint8)), idx(np.zeros(3, np.uint8)
     (idx(np.zeros((0, 28, 28), np.uint8)), idx(np.zeros(0, np.uint8)), "no image, allowed"),
     (IMAGES[:4] + b"\xff" * 12, LABELS, "bytes, allowed: 2147483648 in all"),
     (IMAGES, None, "train-labels-idx1-ubyte.gz does not exist; download train-images-idx3-ubyte.gz"),
-])
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_idx_files_that_are_not_right_are_refused(tmp_path, images, labels, message):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(images)
     if labels is not None:
