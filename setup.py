@@ -26,6 +26,7 @@ setup(
         "pyyaml>=5.4",
         "safetensors>=0.4",
         "matplotlib>=3.7",
+        "scipy>=1.9",  # reads the labels of Oxford-102 flowers
         "scikit-learn>=1.2",  # carries the digits, and the classifier that judges samples of them
     ],
     extras_require={"dev": ["ruff>=0.6", "pytest>=7.4", "hypothesis>=6.80"]},

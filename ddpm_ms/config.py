@@ -90,11 +90,13 @@ class DiffusionConfig:
 class DataConfig:
     """The images; see `ddpm_ms.data.create_dataset`."""
 
-    name: Literal["digits", "image_folder", "array"] = "image_folder"
-    root: Optional[str] = None  # folder of images, or the .npy / .npz file
+    # array: one given in Python; see docs/data.md for what the others read
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "flowers102", "image_folder", "npz",
+                  "mindrecord", "array"] = "image_folder"
+    root: Optional[str] = None  # the folder or the file
     image_size: ImageSize = _within(128, 1)  # pixels, or [height, width]
     channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
-    on_error: Literal["refuse", "skip"] = "refuse"  # what to do with a file that is no image
+    on_error: Literal["refuse", "skip"] = "refuse"  # what to do with an image that cannot be read
     workers: int = _within(2, 1)  # threads that decode images
 
 
@@ -168,8 +170,8 @@ class Config:
 # Keys that a resumed run may change: they do not alter what the weights become.
 FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
-    "training.train_num_steps", "training.train_num_epochs", "training.max_skipped_steps", "training.save_and_sample_every",
-    "training.keep_last", "training.num_samples", "training.log_every",
+    "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.max_skipped_steps",
+    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
 )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import resource
 import statistics
 import sys
@@ -19,12 +20,13 @@ from mindspore import Tensor, nn
 
 from ddpm_ms import runtime
 from ddpm_ms.benchmark.cases import CASES
-from ddpm_ms.data import ArrayDataset
+from ddpm_ms.benchmark.files import Files
+from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import check_choice
 from ddpm_ms.models import Unet
 from ddpm_ms.training import EMA
-from ddpm_ms.training.batches import BatchSource
+from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 
@@ -51,11 +53,42 @@ class Work:
         self.train_step = TrainStep(self.diffusion, optimizer, EMA(network, 0.995, 1))
         self.x = Tensor(np.random.default_rng(1).standard_normal((case.batch, case.channels, case.size, case.size)), ms.float32)
         self.t = Tensor(np.full(case.batch, 500), ms.int32)
+        self.files = Files(case)
+        self.batches_ahead = prefetch(self._from_files, itertools.count())
 
     def train(self) -> None:
+        self._train(*self.batches.step(self.step))
+
+    def train_load(self) -> None:
+        """As `train`, with the files of `load_photos` read before the step."""
+        self._train(self._from_files(self.step))
+
+    def train_ahead(self) -> None:
+        """As `train`, with the files of `load_photos` read during the steps before."""
+        self._train(next(self.batches_ahead))
+
+    def load(self) -> None:
+        """A batch from JPEG files of the case's size."""
+        self._take(self.files.small)
+
+    def load_photos(self) -> None:
+        """A batch from JPEG files of 640 x 480."""
+        self._take(self.files.photos)
+
+    def load_packed(self) -> None:
+        """A batch from the files of `load`, packed."""
+        self._take(self.files.packed)
+
+    def _take(self, dataset: RandomAccessDataset) -> None:
+        dataset.take(range(self.step * self.case.batch, (self.step + 1) * self.case.batch), seed=0)
+        self.step += 1
+
+    def _from_files(self, step: int) -> MicroBatch:
+        return BatchSource(self.files.photos, self.case.batch, 1, seed=0).step(step)[0]
+
+    def _train(self, batch: MicroBatch) -> None:
         self.diffusion.set_train(True)
         times, _ = self.timesteps.draw(self.step, self.case.batch)
-        batch, = self.batches.step(self.step)
         one = Tensor(1.0, ms.float32)
         self.train_step.gradient(Tensor(batch.images), Tensor(times), Tensor(batch.noise), False, None, None, None, one)
         finite, _, _ = self.train_step.update(Tensor(1e-4, ms.float32), Tensor(0.005, ms.float32), one)

@@ -13,9 +13,10 @@ from ddpm_ms.errors import check_range
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``benchmark``."""
     command = commands.add_parser("benchmark", parents=[device_parent()], help="time this package on the device that is there")
-    command.add_argument("--case", choices=("a", "b", "c", "d"), default="a", help="see docs/benchmark.md (default: a)")
-    command.add_argument("--work", choices=("train", "eval", "sample"), nargs="+", default=["train", "eval"],
-                         help="what to time (default: train eval)")
+    command.add_argument("--case", choices=("a", "b", "c", "d", "f"), default="a", help="see docs/benchmark.md (default: a)")
+    command.add_argument("--work", nargs="+", default=["train", "eval"],
+                         choices=("train", "eval", "sample", "load", "load_photos", "load_packed", "train_load", "train_ahead"),
+                         help="what to time; load: images from files, see docs/data.md (default: train eval)")
     command.add_argument("--repeats", type=int, default=5, help="calls after the first (default: 5)")
     command.add_argument("--operators", metavar="DIR", help="also profile one call, and print where its time goes")
     command.set_defaults(run=benchmark)

@@ -7,45 +7,92 @@ replaying the steps before it, by any number of ranks.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
 from ddpm_ms import rng
-from ddpm_ms.data.images import find_images, read_image
-from ddpm_ms.errors import InputError
+from ddpm_ms.data.images import read_image
+from ddpm_ms.errors import InputError, check_range
+
+log = logging.getLogger("ddpm_ms")
+
+REPLACEMENTS = 100  # when as many images in a row cannot be read, it is not a broken file but a broken disk
 
 
 class RandomAccessDataset:
-    """Base of the data sets that can fetch any image by its number."""
+    """Base of the data sets that can fetch any image by its number.
 
-    labels: np.ndarray | None = None  # int64 (N,), where the data has classes
+    Args:
+        count: how many images there are.
+        shape: (channels, height, width) of each.
+        labels: int (count,) or None.
+        class_names: what label k is called, if that is known.
+    """
 
-    def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
-        self._count, self.shape = count, shape
+    def __init__(self, count: int, shape: tuple[int, int, int], labels: np.ndarray | None = None,
+                 class_names: Sequence[str] = ()) -> None:
+        self.shape = shape
+        self._rows = np.arange(count)  # which images of the source belong to the set
+        known = None if labels is None else np.asarray(labels, dtype=np.int64)
+        # A function, so that a source whose labels are slow to find, or wrong, is asked only by those who need labels.
+        self._classes: Callable[[], tuple[np.ndarray | None, Sequence[str]]] = lambda: (known, tuple(class_names))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels int64 (N,), where the data has classes."""
+        labels = self._classes()[0]
+        return None if labels is None else labels[self._rows]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """What label k is called; empty where that is not known."""
+        return self._classes()[1]
 
     def load(self, indices: Sequence[int]) -> np.ndarray:
         """Images ``indices`` as float32 (len(indices), C, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def subset(self, indices: Sequence[int]) -> RandomAccessDataset:
+        """The data set of these images alone, numbered from 0 in the order of ``indices``."""
+        part = copy.copy(self)
+        part._rows = self._rows[np.asarray(indices, dtype=np.int64)]
+        return part
+
     def indices(self, positions: Sequence[int], seed: int) -> list[int]:
         """Which images stand at ``positions`` of the shuffled stream."""
-        return [int(_permutation(self._count, seed, p // self._count)[p % self._count]) for p in positions]
+        count = len(self)
+        return [int(_permutation(count, seed, p // count)[p % count]) for p in positions]
 
     def take_labels(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Labels at ``positions`` of the shuffled stream, int64 (len(positions),)."""
-        return self.labels[self.indices(positions, seed)]
+        return self._classes()[0][self._rows[self.indices(positions, seed)]]
 
     def take(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Images at ``positions`` of the shuffled stream, float32 (len(positions), C, H, W) in [0, 1]."""
         return self.load(self.indices(positions, seed))
+
+
+def split(dataset: Any, held_out: int, seed: int) -> tuple[RandomAccessDataset, RandomAccessDataset]:
+    """(all but ``held_out`` images, those images): which ones depends on ``seed`` and the number of images alone.
+
+    Raises:
+        InputError: the data is a stream, or either part would be empty.
+    """
+    if not isinstance(dataset, RandomAccessDataset):
+        raise InputError("held-out images of a stream, allowed: of files, arrays and the data sets with a name")
+    check_range("the number of held-out images", held_out, 1, len(dataset) - 1)
+    order = rng.generator(seed, "held_out").permutation(len(dataset))
+    return dataset.subset(np.sort(order[held_out:])), dataset.subset(np.sort(order[:held_out]))
 
 
 class ArrayDataset(RandomAccessDataset):
@@ -55,12 +102,14 @@ class ArrayDataset(RandomAccessDataset):
         images: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, or floating point in [0, 1].
         channels: 1, 3 or 4.
         labels: int (N,) or None.
+        class_names: what label k is called, if that is known.
 
     Raises:
         InputError: another shape, type or value range.
     """
 
-    def __init__(self, images: np.ndarray, channels: int, labels: np.ndarray | None = None) -> None:
+    def __init__(self, images: np.ndarray, channels: int, labels: np.ndarray | None = None,
+                 class_names: Sequence[str] = ()) -> None:
         images = np.asarray(images)
         if images.ndim == 3 and channels == 1:
             images = images[:, None]
@@ -76,54 +125,122 @@ class ArrayDataset(RandomAccessDataset):
                 raise InputError(f"images range over {images.min():.4g} to {images.max():.4g}, allowed: 0 to 1")
         if labels is not None and len(labels) != len(images):
             raise InputError(f"there are {len(labels)} labels for {len(images)} images, allowed: one each")
-        super().__init__(len(images), images.shape[1:])
+        super().__init__(len(images), images.shape[1:], labels, class_names)
         self._images = images
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
 
     def load(self, indices: Sequence[int]) -> np.ndarray:
-        images = self._images[list(indices)]
+        images = self._images[self._rows[list(indices)]]
         return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-class ImageFolderDataset(RandomAccessDataset):
-    """Every image file below a folder, decoded by a pool of threads.
+class EncodedDataset(RandomAccessDataset):
+    """Base of the data sets whose images are decoded, by a pool of threads, when they are asked for.
+
+    An image that cannot be read any more is an `InputError` under "refuse". Under "skip" the next image of the same
+    label that can be read stands in for it, so its label stays true, and the log says so once; which one depends on the
+    image's number alone.
 
     Args:
-        folder: searched at any depth.
-        size: (height, width).
+        count: how many images there are.
+        size: (height, width) they are fitted to.
         channels: 1, 3 or 4.
-        on_error: "refuse" raises at the first broken file, "skip" leaves broken files out and counts them.
+        on_error: "refuse" or "skip".
         workers: threads.
-
-    Raises:
-        InputError: no such folder, no image, or a broken file under "refuse".
+        labels: int (count,) or None.
+        class_names: what label k is called, if that is known.
     """
 
-    def __init__(self, folder: str | Path, size: tuple[int, int], channels: int, on_error: str = "refuse",
-                 workers: int = 2) -> None:
-        self._size, self._channels = size, channels
+    def __init__(self, count: int, size: tuple[int, int], channels: int, on_error: str = "refuse", workers: int = 2,
+                 labels: np.ndarray | None = None, class_names: Sequence[str] = ()) -> None:
+        super().__init__(count, (channels, *size), labels, class_names)
+        self._on_error, self._reported = on_error, set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        paths = find_images(folder)
+
+    def load(self, indices: Sequence[int]) -> np.ndarray:
+        found = self._read(indices)
+        return np.stack([self._instead(i, x) if isinstance(x, InputError) else x for i, x in zip(indices, found)])
+
+    def _sources(self, rows: np.ndarray) -> list[Any]:
+        """What is to be decoded for each row of the source: a path, the bytes of a file, or the error that kept them."""
+        raise NotImplementedError
+
+    def _name(self, row: int) -> str:
+        """What a message calls one row of the source."""
+        raise NotImplementedError
+
+    def _read(self, indices: Sequence[int]) -> list[np.ndarray | InputError]:
+        rows = self._rows[list(indices)]
+        return list(self._pool.map(self._decode, self._sources(rows), rows))
+
+    def _decode(self, source: Any, row: int) -> np.ndarray | InputError:
+        if isinstance(source, InputError):
+            return source
+        try:
+            return read_image(source, self.shape[1:], self.shape[0], self._name(row))
+        except InputError as error:
+            return error
+
+    def _instead(self, index: int, error: InputError) -> np.ndarray:
+        """The image that stands in for image ``index``, or ``error``."""
+        if self._on_error == "refuse":
+            raise InputError(f"{error}; repair it, or set data.on_error=skip")
+        for other in itertools.islice(self._alike(index), REPLACEMENTS):
+            found, = self._read([other])
+            if not isinstance(found, InputError):
+                if index not in self._reported:
+                    self._reported.add(index)
+                    log.warning("skipped: %s; %s stands in for it", error, self._name(self._rows[other]))
+                return found
+        raise InputError(f"{error}, nor can the images after it that could stand in for it")
+
+    def _alike(self, index: int) -> Iterable[int]:
+        """The images after ``index``, cyclically, that have its label."""
+        count = len(self)
+        try:
+            labels = self.labels
+        except InputError:  # labels that nobody trains on do not matter here either
+            labels = None
+        others = ((index + k) % count for k in range(1, count))
+        return others if labels is None else (other for other in others if labels[other] == labels[index])
+
+
+class FileDataset(EncodedDataset):
+    """Image files.
+
+    Args:
+        where: what a message calls all of them.
+        paths: the files.
+        size, channels, on_error, workers, class_names: see `EncodedDataset`; a file that is broken from the start is left
+            out under "skip", and named in ``skipped``.
+        labels: int (len(paths),) or None.
+
+    Raises:
+        InputError: a broken file under "refuse", or nothing but broken files.
+    """
+
+    def __init__(self, where: str, paths: Sequence[Path], size: tuple[int, int], channels: int, on_error: str = "refuse",
+                 workers: int = 2, labels: np.ndarray | None = None, class_names: Sequence[str] = ()) -> None:
+        super().__init__(len(paths), size, channels, on_error, workers, labels, class_names)
+        self._paths = paths
         # Every file is decoded once before training starts: a broken one is better found now than at 3 a.m.
-        errors = list(self._pool.map(self._check, paths))
-        self.skipped = [str(e) for e in errors if e is not None]
+        errors = list(self._pool.map(lambda row: self._check(paths[row], row), range(len(paths))))
+        self.skipped = [str(error) for error in errors if error is not None]
         if self.skipped and on_error == "refuse":
             more = f" (and {len(self.skipped) - 1} more)" if len(self.skipped) > 1 else ""
             raise InputError(f"{self.skipped[0]}{more}; remove it or set data.on_error=skip")
-        self.paths = [p for p, e in zip(paths, errors) if e is None]
-        if not self.paths:
-            raise InputError(f"data folder {folder}: all {len(paths)} images are broken, allowed: at least one that is not")
-        super().__init__(len(self.paths), (channels, *size))
+        self._rows = np.flatnonzero([error is None for error in errors])
+        if not len(self):
+            raise InputError(f"{where}: all {len(paths)} images are broken, allowed: at least one that is not")
 
-    def load(self, indices: Sequence[int]) -> np.ndarray:
-        return np.stack(list(self._pool.map(lambda i: read_image(self.paths[i], self._size, self._channels), indices)))
+    def _check(self, path: Path, row: int) -> InputError | None:
+        found = self._decode(path, row)
+        return found if isinstance(found, InputError) else None
 
-    def _check(self, path: Path) -> InputError | None:
-        try:
-            read_image(path, self._size, self._channels)
-        except InputError as error:
-            return error
-        return None
+    def _sources(self, rows: np.ndarray) -> list[Any]:
+        return [self._paths[row] for row in rows]
+
+    def _name(self, row: int) -> str:
+        return str(self._paths[row])
 
 
 class StreamDataset:
@@ -138,6 +255,7 @@ class StreamDataset:
     """
 
     labels = None
+    class_names = ()
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterable = iterable
@@ -174,33 +292,6 @@ class StreamDataset:
         if hasattr(self._iterable, "create_tuple_iterator"):  # mindspore.dataset
             return self._iterable.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return self._iterable
-
-
-def load_digits() -> ArrayDataset:
-    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits")."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    digits = sklearn_digits()
-    return ArrayDataset((digits.images / 16).astype(np.float32), channels=1, labels=digits.target)
-
-
-def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
-    """A ``.npy`` array, or a ``.npz`` with ``images`` (or a single array) and perhaps ``labels``.
-
-    Raises:
-        InputError: no such file, not NumPy's format, pickled objects inside, or no images.
-    """
-    try:
-        data = np.load(path, allow_pickle=False)
-        arrays = {"images": data} if isinstance(data, np.ndarray) else {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"array file {path} cannot be read: {' '.join(str(error).split())}") from None
-    except Exception as error:  # a damaged zip raises zipfile's and zlib's own errors
-        raise InputError(f"array file {path} is damaged: {error}") from None
-    images = arrays.get("images", next(iter(arrays.values())) if len(arrays) == 1 else None)
-    if images is None:
-        raise InputError(f"array file {path} holds {', '.join(arrays) or 'nothing'}, allowed: an array named images")
-    return ArrayDataset(images, channels, arrays.get("labels"))
 
 
 @functools.lru_cache(maxsize=4)

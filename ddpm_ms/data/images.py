@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import io
 from pathlib import Path
 
 import numpy as np
@@ -29,23 +29,39 @@ def find_images(folder: str | Path) -> list[Path]:
     return paths
 
 
-def read_image(path: str | Path, size: tuple[int, int], channels: int) -> np.ndarray:
+def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int, name: str | None = None) -> np.ndarray:
     """One file as float32 (channels, height, width) in [0, 1], fitted to ``size`` (height, width).
+
+    Args:
+        source: path of the file, or its bytes.
+        size: (height, width).
+        channels: 1, 3 or 4.
+        name: what a message calls it. Default: its path.
 
     Raises:
         InputError: the file is no image, is cut off, or is larger than Pillow's decompression limit.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to 255
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                array = np.asarray(fit(image.convert(_MODES[channels]), size), dtype=np.float32) / 255
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"image {path} cannot be read: {' '.join(str(error).split())}") from None
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself refuses only twice as many, and below that warns
+            if limit is not None and image.width * image.height > limit:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {limit} in all")
+            # A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is most of the work of reading a photograph;
+            # twice the size is left for the filter below.
+            image.draft(None, (2 * max(size), 2 * max(size)))
+            image = upright(image)
+            array = np.asarray(fit(image.convert(_MODES[channels]), size), dtype=np.float32) / 255
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        raise InputError(f"image {name or source} cannot be read: {' '.join(str(error).split())}") from None
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says, with at most 8 bits per value."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_ms import rng
+from ddpm_ms.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class BatchSource:
 
     def step(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of optimizer step ``step`` (from 0)."""
-        return [self._micro_batch(step, micro) for micro in range(self.accumulate_every)]
+        try:
+            return [self._micro_batch(step, micro) for micro in range(self.accumulate_every)]
+        except InputError as error:  # an image that could be read when training began
+            raise InputError(f"step {step + 1}: {error}") from None
 
     def self_condition(self, step: int) -> bool:
         """The coin of step ``step``: one for all its images on all ranks, because it chooses the graph."""

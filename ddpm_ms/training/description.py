@@ -17,6 +17,7 @@ from ddpm_ms.config import (
     config_from_dict,
     to_dict,
 )
+from ddpm_ms.data import name_of
 from ddpm_ms.diffusion import GaussianDiffusion
 
 
@@ -41,5 +42,5 @@ def default_sampling(diffusion: GaussianDiffusion) -> SamplingConfig:
 def describe_data(source: Any, diffusion: GaussianDiffusion) -> DataConfig:
     """What can be said of data that came as a Python object or a path."""
     root = str(source) if isinstance(source, (str, Path)) else None
-    name = "image_folder" if root and Path(root).is_dir() else "array"
+    name = "array" if root is None else name_of(root)
     return DataConfig(name=name, root=root, image_size=diffusion.image_size, channels=diffusion.channels)

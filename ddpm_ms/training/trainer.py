@@ -454,10 +454,13 @@ class Trainer:
             raise InputError(f"run directory {self.run_dir} is no run directory (it has no config.yaml), allowed: a new one")
 
     def _check_labels(self) -> None:
-        classes, labels = getattr(self.model, "num_classes", None), self.dataset.labels
-        if classes and labels is None:
+        classes = getattr(self.model, "num_classes", None)
+        if not classes:
+            return
+        labels = self.dataset.labels
+        if labels is None:
             raise InputError(f"model.num_classes is {classes}, but the data has no labels, allowed: null")
-        if classes and not 0 <= labels.min() <= labels.max() < classes:
+        if not 0 <= labels.min() <= labels.max() < classes:
             raise InputError(f"the data has labels {labels.min()} to {labels.max()}, allowed with model.num_classes={classes}: "
                              f"0 to {classes - 1}")
 

@@ -47,3 +47,10 @@ def test_the_command_times_this_package_and_tells_where_the_time_goes(capsys, tm
     out = capsys.readouterr().out
     assert f"case d: {CASES['d']}" in out and "| eval |" in out and "| operator | calls |" in out and "BatchMatMul" in out
     assert main(["benchmark", "--repeats", "0"]) == 2
+
+
+def test_reading_files_is_timed_too(capsys):
+    kinds = ["load", "load_photos", "load_packed"]
+    assert main(["benchmark", "--device", "CPU", "--case", "d", "--work", *kinds, "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"| {kind} |" in out for kind in kinds)

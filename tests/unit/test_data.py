@@ -101,7 +101,7 @@ def test_array_files_of_every_layout(tmp_path, shape, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path / f"x.{suffix}"
     np.save(path, pixels) if suffix == "npy" else np.savez(path, images=pixels, labels=np.arange(5))
-    dataset = create_dataset(DataConfig(name="array", root=str(path), image_size=8, channels=1))
+    dataset = create_dataset(DataConfig(name="npz", root=str(path), image_size=8, channels=1))
     np.testing.assert_allclose(dataset.load([3])[0, 0], pixels[3].reshape(8, 8) / 255, atol=1e-7)
     assert (dataset.labels is None) == (suffix == "npy")
 
@@ -112,13 +112,13 @@ def test_array_files_of_every_layout(tmp_path, shape, suffix):
 def test_a_damaged_array_file_is_refused(tmp_path, content, message):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        create_dataset(DataConfig(name="array", root=str(tmp_path / "x.npz"), image_size=8, channels=1))
+        create_dataset(DataConfig(name="npz", root=str(tmp_path / "x.npz"), image_size=8, channels=1))
 
 
 def test_pickled_arrays_are_never_opened(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="cannot be read"):
-        create_dataset(DataConfig(name="array", root=str(tmp_path / "x.npy"), image_size=8, channels=1))
+        create_dataset(DataConfig(name="npz", root=str(tmp_path / "x.npy"), image_size=8, channels=1))
 
 
 @pytest.mark.parametrize(("images", "message"), [

@@ -8,7 +8,8 @@ from PIL import Image
 
 from ddpm_ms import visual
 from ddpm_ms.cli import main
-from ddpm_ms.data.datasets import ArrayDataset, load_digits
+from ddpm_ms.data.arrays import load_digits
+from ddpm_ms.data.datasets import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation import evaluate_digits, evaluate_nearest, frechet_distance, nearest_images
 from ddpm_ms.evaluation.digits import DigitsClassifier

@@ -1,0 +1,110 @@
+"""Image files in folders: anybody's own, CelebA, Oxford-102 flowers."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from ddpm_ms.data.datasets import FileDataset
+from ddpm_ms.data.images import find_images
+from ddpm_ms.data.official import find
+from ddpm_ms.errors import InputError
+
+FLOWER_CLASSES = 102
+
+
+class ImageFolderDataset(FileDataset):
+    """Every image file below a folder, at any depth.
+
+    If all of them lie in sub-folders, two at least, the sub-folders are classes: label k is the k-th in sorted order.
+
+    Args:
+        folder: where to look.
+        **reading: size, channels, on_error, workers of `FileDataset`.
+
+    Raises:
+        InputError: no such folder, no image, or a broken file under "refuse". Asking for labels when a class is empty.
+    """
+
+    def __init__(self, folder: str | Path, *arguments: Any, **reading: Any) -> None:
+        super().__init__(f"data folder {folder}", find_images(folder), *arguments, **reading)
+        usable = [self._paths[row] for row in self._rows]
+        self._classes = functools.lru_cache(None)(lambda: self._spread(*class_folders(folder, usable)))
+
+    def _spread(self, labels: np.ndarray | None, names: Sequence[str]) -> tuple[np.ndarray | None, Sequence[str]]:
+        """Labels of the usable files, put where the files stand among all."""
+        if labels is None:
+            return None, names
+        spread = np.full(len(self._paths), -1, np.int64)
+        spread[self._rows] = labels
+        return spread, names
+
+
+def class_folders(folder: str | Path, paths: Sequence[Path]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(labels int64 of ``paths``, names of the classes) by first-level sub-folder; (None, ()) where these are no classes.
+
+    Raises:
+        InputError: a sub-folder holds none of ``paths``.
+    """
+    folder = Path(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    parts = [path.relative_to(folder).parts for path in paths]
+    if len(names) < 2 or any(len(part) == 1 for part in parts):
+        return None, ()
+    number = {name: k for k, name in enumerate(names)}
+    if any(part[0] not in number for part in parts):  # images in a hidden folder
+        return None, ()
+    labels = np.array([number[part[0]] for part in parts], dtype=np.int64)
+    empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names))) if not count]
+    if empty:
+        raise InputError(f"class folder {folder / empty[0]} holds no image that can be read, allowed: at least one in each")
+    return labels, tuple(names)
+
+
+def load_celeba(root: Path, *arguments: Any) -> FileDataset:
+    """The 162,770 images of CelebA's training part: ``img_align_celeba/``, chosen by ``list_eval_partition.txt``.
+
+    Raises:
+        InputError: one of the two is missing, the list is damaged, or an image in it cannot be read under "refuse".
+    """
+    folder, listing = find("celeba", root / "img_align_celeba"), find("celeba", root / "list_eval_partition.txt")
+    paths = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        name, part, *rest = line.split() + ["", ""] if line.strip() else ("", "1", "", "")
+        if part not in ("0", "1", "2") or any(rest) or Path(name).name != name:
+            raise InputError(f"{listing} line {number} is {line[:80]!r}, allowed: a file's name and 0, 1 or 2")
+        if part == "0":
+            paths.append(folder / name)
+    if not paths:
+        raise InputError(f"{listing} names no training image, allowed: lines that end in 0")
+    return FileDataset(f"data celeba in {root}", paths, *arguments)
+
+
+def load_flowers(root: Path, *arguments: Any) -> FileDataset:
+    """All 8,189 images of Oxford-102 flowers, with labels 0 to 101: ``jpg/`` and ``imagelabels.mat``.
+
+    Raises:
+        InputError: one of the two is missing or damaged, they do not fit, or an image cannot be read under "refuse".
+    """
+    folder, table = find("flowers102", root / "jpg"), find("flowers102", root / "imagelabels.mat")
+    paths = sorted(folder.glob("image_*.jpg"))
+    labels = _flower_labels(table)
+    if [path.name for path in paths] != [f"image_{k:05d}.jpg" for k in range(1, len(labels) + 1)]:
+        raise InputError(f"{folder} holds {len(paths)} images, but {table} has {len(labels)} labels, allowed: image_00001.jpg to "
+                         f"image_{len(labels):05d}.jpg")
+    return FileDataset(f"data flowers102 in {root}", paths, *arguments, labels=labels)
+
+
+def _flower_labels(path: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        labels = np.asarray(loadmat(path)["labels"]).ravel().astype(np.int64) - 1
+    except Exception as error:  # SciPy raises nearly anything on a damaged file
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not labels.size or labels.min() < 0 or labels.max() >= FLOWER_CLASSES:
+        raise InputError(f"{path} has labels that are not 1 to {FLOWER_CLASSES}, allowed: the file of Oxford-102 flowers")
+    return labels
