@@ -14,6 +14,8 @@ from ddpm_ms.version import __version__
 
 _PUBLIC = {
     "Unet": "ddpm_ms.models",
+    "SimpleUnet": "ddpm_ms.models",
+    "TinyUnet": "ddpm_ms.models",
     "create_model": "ddpm_ms.models",
     "GaussianDiffusion": "ddpm_ms.diffusion",
     "create_diffusion": "ddpm_ms.diffusion",

@@ -45,9 +45,10 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network; see `ddpm_ms.models.Unet` for what each keyword does."""
+    """The network; see `ddpm_ms.models.Unet`, `SimpleUnet` and `TinyUnet` for what each keyword does. A key that the chosen
+    network does not take must keep its default."""
 
-    name: Literal["unet", "custom"] = "unet"  # custom: a network of your own, from Python only
+    name: Literal["unet", "simple_unet", "tiny_unet", "custom"] = "unet"  # custom: one of your own, from Python only
     dim: int = _within(64, 8)
     init_dim: Optional[int] = _within(None, 1)
     out_dim: Optional[int] = _within(None, 1)
@@ -64,6 +65,12 @@ class ModelConfig:
     full_attn: Optional[Union[bool, Tuple[bool, ...]]] = None
     block: Literal["rms", "group"] = "rms"
     num_classes: Optional[int] = _within(None, 1)
+    time_embedding: Literal["sinusoidal", "learned"] = "sinusoidal"  # simple_unet; learned: a table with a row per step
+    down: Literal["conv", "pool"] = "conv"  # simple_unet: strided convolution or maximum
+    norm: Literal["group", "none"] = "group"  # simple_unet
+    activation: Literal["silu", "relu"] = "silu"  # simple_unet
+    tanh_output: bool = False  # simple_unet: output in [-1, 1], for pred_x0 only
+    residual: bool = False  # tiny_unet: add around every second convolution
 
 
 @dataclass(frozen=True)

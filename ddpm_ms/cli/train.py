@@ -34,7 +34,7 @@ def train(arguments: argparse.Namespace) -> None:
     from ddpm_ms.training import Trainer
 
     rt.seed_weights(config.training.seed)
-    model = create_model(config.model, config.data.channels)
+    model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
     diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
     if arguments.dry_run:
         print(to_yaml(config), end="")

@@ -111,6 +111,8 @@ class GaussianDiffusion(nn.Cell):
         self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if hasattr(model, "check_image_size"):
             model.check_image_size(*self.image_size)
+        if hasattr(model, "check_process"):
+            model.check_process(timesteps, objective)
         self.model = model
         self.channels = model.channels
         self.self_condition = getattr(model, "self_condition", False)

@@ -7,13 +7,15 @@ from mindspore import nn, ops
 
 from ddpm_ms.errors import InputError
 from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, WeightStandardizedConv
-from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.models.tiny_unet import InterleavedPosEmb
+from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 
 PRECISIONS, AMP_LEVELS = ("fp32", "fp16", "bf16"), ("O0", "O1", "O2", "O3")
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
 # They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
-_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, UnitChannels, WeightStandardizedConv, nn.GroupNorm,
-                  nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
+_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, InterleavedPosEmb, RMSNorm, SinusoidalPosEmb, UnitChannels, UnitGroups,
+                  WeightStandardizedConv, nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
 
 
 def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str, str]:
@@ -58,6 +60,9 @@ def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
     for _, cell in model.cells_and_names():
         if isinstance(cell, _FLOAT32_CELLS):
             cell.to_float(ms.float32)
+        elif isinstance(cell, Convolution):
+            # Operator by operator, inputs are cast behind the test of their type, and the native kernels know float32 only.
+            cell.native = cell.native_with_bias = None
 
 
 def _check_kernels(kind: ms.Type, precision: str) -> None:

@@ -7,10 +7,18 @@ from typing import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.config import nearest_valid_sizes
 from ddpm_ms.errors import InputError, check_choice, check_range
 from ddpm_ms.models.attention import Attention, LinearAttention
-from ddpm_ms.models.layers import Downsample, FourierPosEmb, ResnetBlock, SinusoidalPosEmb, Upsample, conv
+from ddpm_ms.models.layers import (
+    ClassEmbedding,
+    Downsample,
+    FourierPosEmb,
+    ResnetBlock,
+    SinusoidalPosEmb,
+    Upsample,
+    check_sides,
+    conv,
+)
 
 
 class _Stage(nn.Cell):
@@ -119,7 +127,7 @@ class Unet(nn.Cell):
         self.init_conv = conv(channels * (2 if self_condition else 1), init_dim, 7)
         self.time_mlp = _time_mlp(dim, time_dim, learned_sinusoidal_cond, random_fourier_features,
                                   learned_sinusoidal_dim, sinusoidal_pos_emb_theta)
-        self.class_emb = nn.Embedding(num_classes + 1, time_dim) if num_classes else None
+        self.class_emb = ClassEmbedding(num_classes, time_dim) if num_classes else None
 
         downs, ups = [], []
         for level in range(levels):
@@ -141,11 +149,11 @@ class Unet(nn.Cell):
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise `InputError` naming the nearest valid sizes unless both sides are multiples of `downsample_factor`."""
-        _check_image_size(height, width, self.downsample_factor)
+        check_sides(height, width, self.downsample_factor)
 
     def construct(self, x: Tensor, time: Tensor, x_self_cond: Tensor | None = None, classes: Tensor | None = None,
                   dropout_key: Tensor | None = None) -> Tensor:
-        _check_image_size(x.shape[2], x.shape[3], self.downsample_factor)
+        check_sides(x.shape[2], x.shape[3], self.downsample_factor)
         if self.self_condition:
             x = self.concat((self.zeros_like(x) if x_self_cond is None else x_self_cond, x))
         t = self._condition(time, classes)
@@ -177,19 +185,8 @@ class Unet(nn.Cell):
         """What every residual block is told: the embedding of the noise level plus that of the class."""
         t = self.time_mlp(self.cast(time, ms.float32))
         if self.class_emb is not None:
-            if classes is None:
-                classes = self.zeros_like(self.cast(time, ms.int32)) + self.num_classes
-            t = t + self.class_emb(classes)
+            t = t + self.class_emb(classes, time)
         return t
-
-
-@ops.constexpr
-def _check_image_size(height: int, width: int, factor: int) -> bool:
-    for side, size in (("height", height), ("width", width)):
-        if size % factor:
-            raise InputError(f"image {side} is {size}, allowed for this network: multiples of {factor} "
-                             f"(nearest: {nearest_valid_sizes(size, factor)})")
-    return True
 
 
 def _time_mlp(dim: int, time_dim: int, learned: bool, random: bool, fourier_dim: int, theta: float) -> nn.SequentialCell:

@@ -25,6 +25,36 @@ class UnitChannels(nn.Cell):
         return self.act(self.compute(x, gain, shift))
 
 
+class UnitGroups(nn.Cell):
+    """(x - mean) / standard deviation over each group of channels of each image: (B, C, H, W) -> the same, float32.
+
+    Computed over rows (B * groups, values of a group) with the gradient written out, for the reason that `_Formulated`
+    gives; on CPUs several times as fast as ``nn.GroupNorm``.
+    """
+
+    def __init__(self, groups: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.mean, self.rsqrt, self.square = ops.ReduceMean(keep_dims=True), ops.Rsqrt(), ops.Square()
+        self.reshape = ops.Reshape()
+
+    def construct(self, x):
+        centred, inverse = self._centred_and_inverse(x)
+        return self.reshape(centred * inverse, x.shape)
+
+    def bprop(self, x, out, dout):
+        centred, inverse = self._centred_and_inverse(x)
+        unit, dunit = centred * inverse, self.reshape(dout, centred.shape)
+        dx = (dunit - self.mean(dunit, 1) - unit * self.mean(unit * dunit, 1)) * inverse
+        return (self.reshape(dx, x.shape),)
+
+    def _centred_and_inverse(self, x):
+        batch, channels, height, width = x.shape
+        rows = self.reshape(x, (batch * self.groups, channels // self.groups * height * width))
+        centred = rows - self.mean(rows, 1)
+        return centred, self.rsqrt(self.mean(self.square(centred), 1) + self.eps)
+
+
 class _Native(nn.Cell):
     """The operators of kernels.cpp."""
 

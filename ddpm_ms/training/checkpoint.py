@@ -159,7 +159,7 @@ def load_diffusion(path: str | Path, ema: bool = True) -> tuple[GaussianDiffusio
     """
     checkpoint = _find(Path(path))
     config = checkpoint.config
-    model = create_model(config.model, config.data.channels)
+    model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
     name = EMA_WEIGHTS if ema else WEIGHTS
     try:
         set_parameters(dict(model.parameters_and_names()), checkpoint.arrays(name), f"{checkpoint.path}/{name}")

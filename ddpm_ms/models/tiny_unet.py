@@ -1,0 +1,119 @@
+"""The smallest useful U-Net: the noise level is one more channel of the image."""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.models.layers import ClassEmbedding, TransposedConv, check_sides, conv
+
+TIME_DIM = 100
+
+
+class _Block(nn.Cell):
+    """Two 3x3 convolutions; with ``residual`` around the second: (B, dim, H, W) -> (B, dim_out, H, W)."""
+
+    def __init__(self, dim: int, dim_out: int, residual: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.act, self.residual = conv(dim, dim_out, 3), conv(dim_out, dim_out, 3), nn.SiLU(), residual
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.act(self.conv1(x))
+        return x + self.act(self.conv2(x)) if self.residual else self.act(self.conv2(x))
+
+
+class TinyUnet(nn.Cell):
+    """U-Net without norms or attention for small grey images; t enters as a learned picture beside the noisy one.
+
+    Args:
+        dim: width of the first level.
+        image_size: pixels, or (height, width); the picture of t has this size, so the network serves no other.
+        dim_mults: width of each level in multiples of ``dim``; every level but the last halves the size.
+        channels: image channels.
+        self_condition: take an estimate of x0 as a further input ("Analog Bits", arXiv:2208.04202).
+        learned_variance: twice the output channels, mean first.
+        num_classes: condition on a class label; index ``num_classes`` stands for "no class".
+        residual: add around the second convolution of every block.
+
+    Inputs, Outputs: as for `Unet`; ``dropout_key`` is taken and not used.
+
+    Raises:
+        InputError: a keyword is out of range, or (from `check_image_size`) the images have another size.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        image_size: int | Sequence[int],
+        dim_mults: Sequence[int] = (1, 2, 4, 8),
+        channels: int = 3,
+        self_condition: bool = False,
+        learned_variance: bool = False,
+        num_classes: int | None = None,
+        residual: bool = False,
+    ) -> None:
+        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        self.hparams = {"name": "tiny_unet", **hparams}
+        check_range("dim", dim, 4)
+        check_range("channels", channels, 1)
+        self.channels, self.out_dim = channels, channels * (2 if learned_variance else 1)
+        self.self_condition, self.learned_variance, self.num_classes = self_condition, learned_variance, num_classes
+        self.size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        self.downsample_factor = 2 ** (len(dim_mults) - 1)
+        check_sides(*self.size, self.downsample_factor)
+
+        self.time_emb = InterleavedPosEmb(TIME_DIM)
+        self.class_emb = ClassEmbedding(num_classes, TIME_DIM, 1.0) if num_classes else None
+        self.time_map = nn.SequentialCell(nn.Dense(TIME_DIM, math.prod(self.size)), nn.SiLU())
+        widths = [dim * m for m in dim_mults]
+        pairs = list(zip(widths, widths[1:]))
+        self.first = _Block(channels * (2 if self_condition else 1) + 1, dim * dim_mults[0], residual)
+        self.downs = nn.CellList([conv(low, high, 4, 2, pad=1) for low, high in pairs])
+        self.blocks = nn.CellList([_Block(high, high, residual) for _, high in pairs])
+        self.grows = nn.CellList([TransposedConv(high, low) for low, high in reversed(pairs)])
+        self.ups = nn.CellList([_Block(2 * low, low, residual) for low, _ in reversed(pairs)])
+        self.final_conv = conv(widths[0], self.out_dim, 3)
+        self.concat, self.zeros_like, self.cast, self.reshape = ops.Concat(1), ops.ZerosLike(), ops.Cast(), ops.Reshape()
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise `InputError` unless this is the size that the network was built for."""
+        if (height, width) != self.size:
+            raise InputError(f"image size is {height}x{width}, allowed for this network: {self.size[0]}x{self.size[1]}")
+
+    def construct(self, x: Tensor, time: Tensor, x_self_cond: Tensor | None = None, classes: Tensor | None = None,
+                  dropout_key: Tensor | None = None) -> Tensor:
+        if self.self_condition:
+            x = self.concat((self.zeros_like(x) if x_self_cond is None else x_self_cond, x))
+        t = self.time_emb(self.cast(time, ms.float32))
+        if self.class_emb is not None:
+            t = t + self.class_emb(classes, time)
+        picture = self.reshape(self.time_map(t), (-1, 1, *self.size))
+        x = self.first(self.concat((x, self.cast(picture, x.dtype))))
+        skips = (x,)
+        for down, block in zip(self.downs, self.blocks):
+            x = block(down(x))
+            skips = skips + (x,)
+        for grow, block in zip(self.grows, self.ups):
+            skips = skips[:-1]
+            x = block(self.concat((grow(x), skips[-1])))
+        return self.final_conv(x)
+
+
+class InterleavedPosEmb(nn.Cell):
+    """sin and cos of t / 10000^(2k / dim) in turn: (B,) -> (B, dim) ("Attention is all you need", 3.5)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # cos(a) = sin(a + pi/2): one sine gives both in their order.
+        self.frequencies = Tensor(np.repeat(10000.0 ** (-np.arange(0, dim, 2) / dim), 2)[None], ms.float32)
+        self.phases = Tensor(np.tile([0, math.pi / 2], dim // 2)[None], ms.float32)
+        self.sin, self.reshape = ops.Sin(), ops.Reshape()
+
+    def construct(self, time: Tensor) -> Tensor:
+        return self.sin(self.reshape(time, (-1, 1)) * self.frequencies + self.phases)

@@ -1,0 +1,57 @@
+"""Every recipe loads and fits its network; every smoke variant trains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_ms.cli import main
+from ddpm_ms.config import load_config
+from ddpm_ms.models import model_keywords
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+SMOKE = [path for path in RECIPES if path.stem.endswith("_cpu_smoke")]
+IDS = dict(ids=lambda path: path.stem)
+
+
+@pytest.mark.parametrize("path", RECIPES, **IDS)
+def test_every_recipe_loads_and_its_keys_are_those_of_its_network(path):
+    config = load_config(ROOT / path)
+    model_keywords(config.model)
+    sides = np.atleast_1d(config.data.image_size)
+    assert (sides % 2 ** (len(config.model.dim_mults) - 1) == 0).all()
+    device = next((name for name in ("ascend", "gpu", "cpu") if f"_{name}" in path.stem), None)
+    if device:
+        assert config.runtime.device.lower() == device
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name == "configs"], **IDS)
+def test_a_device_variant_changes_only_what_the_device_asks_for(path):
+    base = path.with_name(path.name.replace("_ascend", "").replace("_gpu", ""))
+    if base == path:
+        return
+    ours, theirs = load_config(ROOT / path), load_config(ROOT / base)
+    assert (ours.model, ours.diffusion, ours.data) == (theirs.model, theirs.diffusion, theirs.data)
+
+
+# ffhq256_p2 is celebahq256_p2 but for its length.
+@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow if "ffhq" in path.stem else ()) for path in SMOKE],
+                         **IDS)
+def test_every_smoke_variant_trains_two_steps_on_images(path, tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for index in range(4):
+        pixels = random.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    run = tmp_path / "run"
+    assert main(["train", "--config", str(ROOT / path), "--run-dir", str(run), f"data.root={tmp_path / 'images'}"]) == 0
+    assert (run / "checkpoints" / "step_00000002" / "ema.safetensors").is_file()
+    assert Image.open(run / "samples" / "step_00000002.png").width > 0
+
+
+def test_the_documents_list_every_recipe_that_there_is():
+    listed = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    missing = [str(path) for path in RECIPES if f"`{path}`" not in listed]
+    assert not missing
