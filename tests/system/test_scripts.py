@@ -43,7 +43,8 @@ def test_without_a_fitting_python_it_says_what_to_install(script, tmp_path):
     (tools / "python3").write_text("#!/usr/bin/bash\nexit 1\n")  # a Python that is too old answers like this
     (tools / "python3").chmod(0o755)
     (tmp_path / "recipe.yaml").touch()
-    done = subprocess.run(["/usr/bin/bash", script, *ARGUMENTS.get(script.name, [])], capture_output=True, text=True, cwd=tmp_path,
-                          env={"PATH": str(tools), "VENV": str(tmp_path / "venv"), "HOME": os.environ.get("HOME", "/")})
+    environment = {"PATH": str(tools), "VENV": str(tmp_path / "venv"), "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(["/usr/bin/bash", script, *ARGUMENTS.get(script.name, [])], capture_output=True, text=True,
+                          cwd=tmp_path, env=environment)
     assert done.returncode == 2 and "No Python 3.9 to 3.12" in done.stderr
     assert not (tmp_path / "venv").exists()
