@@ -8,12 +8,13 @@ from mindspore import nn, ops
 from ddpm_ms.errors import InputError
 from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, WeightStandardizedConv
 from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.ops.softmax import Softmax
 
 PRECISIONS, AMP_LEVELS = ("fp32", "fp16", "bf16"), ("O0", "O1", "O2", "O3")
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
 # They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
-_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, UnitChannels, WeightStandardizedConv, nn.GroupNorm,
-                  nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
+_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, Softmax, UnitChannels, WeightStandardizedConv,
+                  nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
 
 
 def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str, str]:
