@@ -22,7 +22,7 @@ EXCEPTIONS = {
     "ops.AllGather": ({"Ascend", "GPU"}, "runtime.world == 1"),
     "ops.Broadcast": ({"Ascend", "GPU"}, "runtime.world == 1"),
     "nn.DistributedGradReducer": ({"Ascend", "GPU"}, "if world > 1"),
-    # `ddpm-ms benchmark --profile`; on CPUs it works, too.
+    # `ddpm-ms benchmark --operators`; on CPUs it works, too.
     "ms.profiler.profile": ({"Ascend", "GPU"}, "activities = [activity.CPU] if"),
     "ops.flash_attention_score": ({"Ascend"}, 'runtime.device_target() == "Ascend"'),
 }
