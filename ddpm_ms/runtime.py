@@ -70,14 +70,19 @@ def guard_cpu_kernels() -> None:
             _capped = True
 
 
+def device_target() -> str:
+    """The device that MindSpore computes on, or will choose: "Ascend", "GPU" or "CPU"."""
+    import mindspore as ms
+
+    return ms.get_context("device_target")
+
+
 def native_library() -> str | None:
     """The library of `ddpm_ms.ops.cpu` for this machine, built at first use; None on Ascend and GPU or without a compiler.
 
     ``DDPM_MS_NATIVE=0`` turns it off.
     """
-    import mindspore as ms
-
-    if ms.get_context("device_target") != "CPU" or os.environ.get("DDPM_MS_NATIVE") == "0":
+    if device_target() != "CPU" or os.environ.get("DDPM_MS_NATIVE") == "0":
         return None
     return _build_native()
 
@@ -135,9 +140,7 @@ def setup(config: RuntimeConfig) -> Runtime:
 
 def current() -> Runtime:
     """One process on the device that MindSpore has or will choose: what a notebook gets without `setup`."""
-    import mindspore as ms
-
-    device = ms.get_context("device_target")
+    device = device_target()
     if device == "CPU":
         _tune_cpu()
     return Runtime(device, 0, 1, "MindSpore's current device")

@@ -7,11 +7,11 @@ their (much larger) output.
 
 from __future__ import annotations
 
-import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from ddpm_ms.models.layers import ChannelLayerNorm, RMSNorm, conv
+from ddpm_ms.ops.attention import ScaledDotProductAttention
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.softmax import Softmax
 
@@ -29,7 +29,7 @@ class _HeadsCell(nn.Cell):
         self.mem_kv = Parameter(initializer(Normal(1.0), memory_shape), name="mem_kv") if kind == "rms" else None
         self.project = Convolution(self.hidden, 1)
         self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
-        self.softmax, self.cast = Softmax(-1), ops.Cast()
+        self.cast = ops.Cast()
 
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, dim, H, W) -> three of (B * heads, dim_head, H * W)."""
@@ -53,7 +53,7 @@ class LinearAttention(_HeadsCell):
         super().__init__(dim, heads, dim_head, kind, (2, heads, dim_head, num_mem_kv))
         self.to_out = conv(self.hidden, dim, 1)
         self.out_norm = RMSNorm(dim) if kind == "rms" else ChannelLayerNorm(dim)
-        self.softmax_features = Softmax(-2)
+        self.softmax, self.softmax_features = Softmax(-1), Softmax(-2)
         self.outer = ops.BatchMatMul(transpose_b=True)
         self.gather = ops.BatchMatMul(transpose_a=True)
 
@@ -64,8 +64,10 @@ class LinearAttention(_HeadsCell):
             k, v = self.prepend(self.mem_kv[0], k, batch), self.prepend(self.mem_kv[1], v, batch)
         else:
             v = v / (height * width)
-        context = self.outer(self.softmax(k), v)  # (B * heads, d, e)
-        out = self.gather(context * self.scale, self.softmax_features(q))  # (B * heads, e, pixels)
+        # Softmax computes in float32 even where the rest has 16 bits.
+        k, q = self.cast(self.softmax(k), v.dtype), self.cast(self.softmax_features(q), v.dtype)
+        context = self.outer(k, v)  # (B * heads, d, e)
+        out = self.gather(context * self.scale, q)  # (B * heads, e, pixels)
         return self.out_norm(self.to_out(self.reshape(out, (batch, self.hidden, height, width))))
 
 
@@ -75,8 +77,7 @@ class Attention(_HeadsCell):
     def __init__(self, dim: int, heads: int = 4, dim_head: int = 32, kind: str = "rms", num_mem_kv: int = 4) -> None:
         super().__init__(dim, heads, dim_head, kind, (2, heads, num_mem_kv, dim_head))
         self.to_out = conv(self.hidden, dim, 1)
-        self.scores = ops.BatchMatMul(transpose_a=True)
-        self.mix = ops.BatchMatMul(transpose_b=True)
+        self.attend = ScaledDotProductAttention(heads, self.scale)
         self.transpose = ops.Transpose()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -85,6 +86,4 @@ class Attention(_HeadsCell):
         if self.mem_kv is not None:
             memory = self.transpose(self.mem_kv, (0, 1, 3, 2))
             k, v = self.prepend(memory[0], k, batch), self.prepend(memory[1], v, batch)
-        weights = self.softmax(self.cast(self.scores(q * self.scale, k), ms.float32))  # (B * heads, pixels, keys)
-        out = self.mix(v, self.cast(weights, v.dtype))
-        return self.to_out(self.reshape(out, (batch, self.hidden, height, width)))
+        return self.to_out(self.reshape(self.attend(q, k, v), (batch, self.hidden, height, width)))

@@ -1,1 +1,1 @@
-"""Device-specific kernels behind one neutral function each: `ddpm_ms.ops.convolution`."""
+"""Device-specific kernels behind one neutral Cell each: convolution, normalisation, softmax, attention, upsampling."""
