@@ -131,7 +131,8 @@ class TrainingConfig:
     amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = None  # null: O0 for fp32, else O2
     max_skipped_steps: int = _within(50, 1)  # non-finite gradients this many times in a row stop the run
     save_and_sample_every: Union[int, Literal["epoch"]] = _within(1000, 1)
-    keep_last: int = _within(3, 1)
+    keep_last: int = _within(3, 1)  # checkpoints, and besides them the best
+    validation_images: int = _within(0, 0)  # held out of training, to find the best
     num_samples: int = _within(25, 0)
     log_every: int = _within(50, 1)
     seed: int = _within(0, 0, 2**63 - 1)

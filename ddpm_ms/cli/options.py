@@ -37,6 +37,8 @@ def trained_parent() -> argparse.ArgumentParser:
     """Options of every command that draws from a checkpoint."""
     trained = argparse.ArgumentParser(add_help=False)
     trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
+    trained.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
+                         "instead of the newest")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
     for option in dataclasses.fields(SamplingConfig):
         flag, text = f"--{option.name.replace('_', '-')}", f"{option.metadata['help']} (default: the recipe's)"
@@ -78,7 +80,7 @@ def load(arguments: argparse.Namespace):
     runtime = start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.training import load_diffusion
 
-    return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw)
+    return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 
 
 def sampling(arguments: argparse.Namespace, config: Config) -> dict:

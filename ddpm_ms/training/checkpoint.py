@@ -128,10 +128,26 @@ def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
             yield error
 
 
+def best(run_dir: str | Path) -> Path | None:
+    """The checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
+    losses = {path: _validation_loss(path) for path in in_run(run_dir)}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__) if known else None
+
+
 def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints, and what an interrupted save left."""
-    for path in (*in_run(run_dir)[keep:], *run_dir.glob("checkpoints/.partial_*")):
+    """Delete all but the newest ``keep`` checkpoints and the best, and what an interrupted save left."""
+    old = set(in_run(run_dir)[keep:]) - {best(run_dir)}
+    for path in (*old, *run_dir.glob("checkpoints/.partial_*")):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _validation_loss(path: Path) -> float | None:
+    try:
+        loss = json.loads((path / STATE).read_text(encoding="utf-8")).get("validation_loss")
+    except (OSError, ValueError, AttributeError):  # damaged: not the best
+        return None
+    return loss if isinstance(loss, float) and loss == loss else None
 
 
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:
@@ -144,12 +160,13 @@ def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.nda
         parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
 
 
-def load_diffusion(path: str | Path, ema: bool = True) -> tuple[GaussianDiffusion, Checkpoint]:
+def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -> tuple[GaussianDiffusion, Checkpoint]:
     """The trained process, from a checkpoint alone.
 
     Args:
         path: a run directory (its newest good checkpoint) or one checkpoint directory.
         ema: averaged weights, or those that the optimizer left.
+        best_one: of a run, the checkpoint with the smallest validation loss instead of the newest.
 
     Returns:
         The diffusion, ready to sample, and the checkpoint with its config.
@@ -157,7 +174,7 @@ def load_diffusion(path: str | Path, ema: bool = True) -> tuple[GaussianDiffusio
     Raises:
         InputError: no checkpoint there, or it is damaged.
     """
-    checkpoint = _find(Path(path))
+    checkpoint = _find_best(Path(path)) if best_one else _find(Path(path))
     config = checkpoint.config
     model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
     name = EMA_WEIGHTS if ema else WEIGHTS
@@ -181,6 +198,14 @@ def _find(path: Path) -> Checkpoint:
             return found
         errors.append(str(found))
     raise DamagedCheckpoint("; ".join(errors))
+
+
+def _find_best(path: Path) -> Checkpoint:
+    found = best(path)
+    if found is None:
+        raise InputError(f"checkpoint {path} holds no validation loss, so none is the best; allowed: a run that was trained with "
+                         "training.validation_images")
+    return read(found)
 
 
 def _sha256(path: Path) -> str:

@@ -28,7 +28,7 @@ from ddpm_ms.config import (
     to_dict,
     to_yaml,
 )
-from ddpm_ms.data import as_dataset, describe, prefetch
+from ddpm_ms.data import as_dataset, describe, prefetch, split
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision, set_precision
@@ -44,6 +44,7 @@ from ddpm_ms.training.state import TrainingState
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
+from ddpm_ms.training.validation import Validation
 
 log = logging.getLogger("ddpm_ms")
 
@@ -83,7 +84,8 @@ class Trainer:
         amp_level: "O0" (float32) to "O3", as MindSpore names them. Default: "O0" for fp32, else "O2".
         max_skipped_steps: stop after this many attempts in a row with a non-finite gradient.
         save_and_sample_every: steps between checkpoints, or "epoch" for one after each epoch.
-        keep_last: how many checkpoints stay.
+        keep_last: how many checkpoints stay, the best one besides.
+        validation_images: held out of training; at every checkpoint the loss on them says which one is best. 0: none.
         num_samples: images in the sample grid; 0 for none.
         log_every: steps between log lines.
         seed: of everything random.
@@ -125,6 +127,7 @@ class Trainer:
         max_skipped_steps: int = 50,
         save_and_sample_every: int | str = 1000,
         keep_last: int = 3,
+        validation_images: int = 0,
         num_samples: int = 25,
         log_every: int = 50,
         seed: int = 0,
@@ -146,6 +149,10 @@ class Trainer:
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         self._check()
         c, world = self.config.training, self.runtime.world
+        self.validation = None
+        if c.validation_images:
+            self.dataset, held_out = split(self.dataset, c.validation_images, c.seed)
+            self.validation = Validation(diffusion, held_out, c.train_batch_size // world, c.seed, self.runtime)
         self.batches = BatchSource(
             self.dataset, c.train_batch_size // world, c.gradient_accumulate_every, c.seed, self.runtime.rank, world,
             c.augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0, getattr(self.model, "num_classes", None),
@@ -159,6 +166,7 @@ class Trainer:
         self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
                                     c.weight_decay, world)
         self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps, self.runtime)
+        self.validation_loss: float | None = None  # at the current step, if it is one that is saved
         self._stop = StopRequest()
         self._saved_step: int | None = None
         self._save_failures = 0
@@ -208,15 +216,18 @@ class Trainer:
     def _after_step(self, bar: tqdm, stopping: bool) -> None:
         """Log, save and sample where it is time to."""
         ended = self._epoch_that_ended()
-        due = stopping or self._is_due(ended)
-        if due or ended or self.step % self.config.training.log_every == 0:
+        due = self._is_due(ended) and not stopping
+        paused = self.metrics.pause()
+        self.validation_loss = self.validation.loss(self.ema) if due and self.validation else None
+        self.metrics.resume(paused)
+        if due or stopping or ended or self.step % self.config.training.log_every == 0:
             self._log(bar, ended)
-        if due:
-            paused = self.metrics.pause()
+        paused = self.metrics.pause()
+        if due or stopping:
             self.save()
-            if not stopping:
-                self.sample()
-            self.metrics.resume(paused)
+        if due:
+            self.sample()
+        self.metrics.resume(paused)
 
     def _is_due(self, ended: int | None) -> bool:
         """Whether to save and sample now."""
@@ -243,7 +254,7 @@ class Trainer:
         self.metrics.rewind(self.step)
 
     def save(self) -> None:
-        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover.
+        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover, but not the best.
 
         If that fails, for want of space or rights, the last good one stays and training goes on to the next.
 
@@ -252,8 +263,8 @@ class Trainer:
         """
         if self.runtime.rank != 0 or self.step == self._saved_step:
             return
-        numbers = {**self.state.numbers(), "data_position": self.step * self.batches.images_per_step,
-                   "seed": self.config.training.seed, "config": to_dict(self.config),
+        numbers = {**self.state.numbers(), "validation_loss": self.validation_loss, "seed": self.config.training.seed,
+                   "data_position": self.step * self.batches.images_per_step, "config": to_dict(self.config),
                    "environment": rt.environment(self.runtime)}
         try:
             checkpoint.save(self.run_dir / "checkpoints", self.step, self.state.arrays(), numbers)
@@ -385,15 +396,20 @@ class Trainer:
         rate, state = self._learning_rate(self.step - 1), self.state
         row = self.metrics.write(self.step, ended, state.epoch_loss, lr=rate, ema_decay=self.ema.decay_at(self.step),
                                  loss_scale=state.loss_scale.value, skipped_steps=state.skipped_steps,
-                                 compile_seconds=self.compile_seconds)
+                                 compile_seconds=self.compile_seconds, **self._validation_column())
         bar.set_postfix(loss=f"{row['loss']:.4f}")
         if self.runtime.rank != 0:
             return
+        if self.validation_loss is not None:
+            log.info("step %d/%d  validation loss %.5f", self.step, self.total_steps, self.validation_loss)
         if ended is not None:
             log.info("epoch %d: mean loss %.4f", ended, row["epoch_loss"])
         elif bar.disable:
             log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", self.step, self.total_steps,
                      row["loss"], row["grad_norm"], rate, row["images_per_second"])
+
+    def _validation_column(self) -> dict[str, float]:
+        return {} if self.validation_loss is None else {"validation_loss": self.validation_loss}
 
     def _learning_rate(self, step: int) -> float:
         c = self.config.training

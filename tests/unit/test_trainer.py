@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion
+from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion, rng
 from ddpm_ms.config import SamplingConfig, differences
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision
@@ -201,6 +201,32 @@ def test_half_precision_trains_as_float32_does_and_an_overflow_changes_nothing(m
         assert np.abs(ours.asnumpy() - theirs.asnumpy()).mean() < 2e-4, name  # three steps of Adam moved each by up to 3e-3
     assert half.metrics.rows[-1]["loss"] == pytest.approx(exact.metrics.rows[-1]["loss"], rel=0.01)
     assert half.metrics.rows[-1]["loss"] != exact.metrics.rows[-1]["loss"]
+
+
+def test_the_best_checkpoint_by_held_out_images_stays_and_can_be_asked_for(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, validation_images=5, train_num_steps=3, save_and_sample_every=1, keep_last=1, train_lr=1e-2,
+                           model={"self_condition": False, "dropout": 0.0}, gradient_accumulate_every=1)
+    assert len(trainer.dataset) == 18 and len(trainer.validation.dataset) == 5
+    assert sorted(trainer.validation.times) == [0, 4, 8, 12, 16]
+    # By hand: the loss of each held-out image on its own, with the averaged weights.
+    before = trainer.validation.loss(trainer.ema)
+    by_hand = [trainer.diffusion.losses(
+        ms.Tensor(trainer.validation.dataset.load([k])), ms.Tensor(trainer.validation.times[[k]]),
+        ms.Tensor(rng.normal(0, "validation_noise", 0, [k], (1, 4, 4)))).asnumpy()[0] for k in range(5)]
+    assert before == pytest.approx(np.mean(by_hand), rel=1e-5)
+    measured = iter([0.5, 0.25, 0.75])
+    monkeypatch.setattr(trainer.validation, "loss", lambda ema: next(measured))
+    trainer.train()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_00000002", "step_00000003"]
+    assert [row["validation_loss"] for row in trainer.metrics.rows] == [0.5, 0.25, 0.75]
+    assert load_diffusion(tmp_path, best_one=True)[1].step == 2
+    assert load_diffusion(tmp_path)[1].step == 3
+
+
+def test_without_held_out_images_no_checkpoint_is_the_best(make_trainer, tmp_path):
+    make_trainer(tmp_path).save()
+    with pytest.raises(InputError, match=r"holds no validation loss"):
+        load_diffusion(tmp_path, best_one=True)
 
 
 @pytest.mark.parametrize("every", [1, 3])
