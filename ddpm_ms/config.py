@@ -129,6 +129,7 @@ class TrainingConfig:
     ema_update_every: int = _within(10, 1)
     precision: Optional[Literal["fp32", "fp16", "bf16"]] = None  # null: fp32, or fp16 where amp_level says so
     amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = None  # null: O0 for fp32, else O2
+    recompute: bool = False  # activations again in the backward pass instead of keeping them
     max_skipped_steps: int = _within(50, 1)  # non-finite gradients this many times in a row stop the run
     save_and_sample_every: Union[int, Literal["epoch"]] = _within(1000, 1)
     keep_last: int = _within(3, 1)  # checkpoints, and besides them the best
@@ -178,7 +179,7 @@ class Config:
 # Keys that a resumed run may change: they do not alter what the weights become.
 FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
-    "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.max_skipped_steps",
+    "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.recompute", "training.max_skipped_steps",
     "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
 )
 

@@ -32,6 +32,7 @@ from ddpm_ms.data import as_dataset, describe, prefetch, split
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision, set_precision
+from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training import checkpoint
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
@@ -82,6 +83,7 @@ class Trainer:
         ema_update_every: steps between updates of the average.
         precision: "fp32", "fp16" (with dynamic loss scaling) or "bf16", see `models.precision`. Default: what amp_level says.
         amp_level: "O0" (float32) to "O3", as MindSpore names them. Default: "O0" for fp32, else "O2".
+        recompute: compute activations again in the backward pass instead of keeping them: slower, for less memory.
         max_skipped_steps: stop after this many attempts in a row with a non-finite gradient.
         save_and_sample_every: steps between checkpoints, or "epoch" for one after each epoch.
         keep_last: how many checkpoints stay, the best one besides.
@@ -124,6 +126,7 @@ class Trainer:
         ema_update_every: int = 10,
         precision: str | None = None,
         amp_level: str | None = None,
+        recompute: bool = False,
         max_skipped_steps: int = 50,
         save_and_sample_every: int | str = 1000,
         keep_last: int = 3,
@@ -159,6 +162,8 @@ class Trainer:
             c.label_dropout)
         self.total_steps = self._total_steps()
         set_precision(self.model, c.precision, c.amp_level)
+        if c.recompute:
+            set_recompute(self.model)
         optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
         self.ema = EMA(self.model, c.ema_decay, c.ema_update_every)
         self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed)

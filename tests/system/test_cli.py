@@ -3,16 +3,13 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
 
 from ddpm_ms.cli import main
 
@@ -227,33 +224,6 @@ def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
 def test_help_names_every_command():
     done = cli("--help")
     assert done.returncode == 0 and all(name in done.stdout for name in ("train", "sample", "evaluate", "visualize"))
-
-
-@pytest.mark.slow
-def test_a_killed_run_that_is_started_again_ends_like_one_that_was_not(tmp_path):
-    overrides = ["training.train_num_steps=60", "training.save_and_sample_every=5", "training.num_samples=0",
-                 "training.gradient_accumulate_every=2", "model.self_condition=true", "training.keep_last=2"]
-    assert cli(*train_arguments(tmp_path / "whole", *overrides)).returncode == 0
-    random = np.random.default_rng(0)
-    kills = 0
-    for _ in range(30):
-        process = subprocess.Popen(command(*train_arguments(tmp_path / "killed", *overrides)), cwd=ROOT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=random.uniform(12, 25))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            time.sleep(0.1)
-    assert process.returncode == 0 and kills >= 1
-    for name in ("model", "ema", "optimizer"):
-        whole, killed = (load_file(tmp_path / run / "checkpoints" / "step_00000060" / f"{name}.safetensors")
-                         for run in ("whole", "killed"))
-        assert whole.keys() == killed.keys()
-        for key in whole:
-            np.testing.assert_array_equal(whole[key], killed[key], err_msg=key)
 
 
 def test_importing_starts_nothing():

@@ -9,6 +9,8 @@ from mindspore import Parameter, Tensor, nn
 
 from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
+from ddpm_ms.errors import InputError
+from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training.batches import BatchSource
 from ddpm_ms.training.learning_rate import learning_rate
 from ddpm_ms.training.loss_scale import LossScale
@@ -217,3 +219,18 @@ def test_labels_follow_their_images_and_are_hidden_as_often_as_asked():
     hidden = np.concatenate([batch.classes for batch in batches(0.3)]) == 7
     assert abs(hidden.mean() - 0.3) < 0.05
     assert source(3, 1).step(0)[0].classes is None
+
+
+def test_recomputing_activations_changes_no_gradient(tiny_unet):
+    found = []
+    for recompute in (False, True):
+        network = tiny_unet(dim_mults=(1,))
+        if recompute:
+            set_recompute(network)
+        step = make_step(network)
+        run(step, source(4, 1).step(0), rate=0.0, ema_rate=0.0)
+        found.append([a.asnumpy() for a in step.accumulators])
+    assert all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(*found))
+    assert any(np.abs(a).max() > 1e-3 for a in found[0])
+    with pytest.raises(InputError, match="recompute is True, allowed for this network: False"):
+        set_recompute(Linear())
