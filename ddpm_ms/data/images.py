@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps
 from ddpm_ms.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# What Pillow may take a file for, whatever its name: not EPS, for which it would start another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -35,17 +38,34 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int) -> np.nda
     Raises:
         InputError: the file is no image, is cut off, or is larger than Pillow's decompression limit.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to 255
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                array = np.asarray(fit(image.convert(_MODES[channels]), size), dtype=np.float32) / 255
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"image {path} cannot be read: {' '.join(str(error).split())}") from None
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        array = np.asarray(fit(image.convert(_MODES[channels]), size), dtype=np.float32) / 255
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file; `InputError` as from `read_image`."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_area(image.size)
+            yield image
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        raise InputError(f"image {path} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_area(size: tuple[int, int]) -> None:
+    # Pillow itself refuses only twice as many pixels, and before that warns.
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels, allowed: at most {Image.MAX_IMAGE_PIXELS} in all")
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -54,6 +74,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     scale = max(height / image.height, width / image.width)
     scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     if scaled != image.size:
+        _check_area(scaled)  # of an image one pixel wide, a few thousand rows become gigabytes
         image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
