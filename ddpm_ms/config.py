@@ -7,8 +7,10 @@ those of `ddpm_ms.Unet`, ``diffusion`` those of `ddpm_ms.GaussianDiffusion`, ``t
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +18,14 @@ from typing import Any, Iterable, Literal, Optional, Tuple, Union
 
 import yaml
 
-from ddpm_ms.errors import InputError, check_choice, check_range, did_you_mean
+from ddpm_ms.errors import InputError, check_choice, check_range, did_you_mean, shown
 
 Device = Literal["auto", "Ascend", "GPU", "CPU"]
 ImageSize = Union[int, Tuple[int, int]]
 Variance = Literal["fixed_small", "fixed_large", "learned"]
+LARGEST_FILE = 2**20  # bytes of a recipe
+DEEPEST_NESTING = 20  # of what a recipe says; it needs three
+LARGEST_INT = 2**63 - 1
 
 
 def _within(default: Any, low: float | None = None, high: float | None = None) -> Any:
@@ -77,7 +82,7 @@ class ModelConfig:
 class DiffusionConfig:
     """The process; see `ddpm_ms.diffusion.GaussianDiffusion`."""
 
-    timesteps: int = _within(1000, 1)
+    timesteps: int = _within(1000, 1, 1_000_000)
     objective: Literal["pred_noise", "pred_x0", "pred_v"] = "pred_v"
     beta_schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "quadratic"] = "cosine"
     betas: Optional[Tuple[float, ...]] = _within(None, 0.0, 1.0)  # a schedule of your own instead
@@ -192,7 +197,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         overrides: ``section.key=value`` strings; the value is YAML, so ``null``, ``[1, 2]`` and ``1e-4`` work.
 
     Raises:
-        InputError: the file is missing or no mapping, a key is unknown, or a value has the wrong type or range.
+        InputError: the file is missing or no mapping, a key is unknown or there twice, or a value has the wrong type or range.
     """
     tree = _read_tree(Path(path), seen=())
     for override in overrides:
@@ -253,14 +258,10 @@ def nearest_valid_sizes(size: int, factor: int) -> str:
 
 def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
     """The file's mapping merged over its base's."""
-    if path.resolve() in seen:
+    real, data = _read_file(path)
+    if real in seen:
         raise InputError(f"config {path}: 'base' leads back to itself")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"config {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    tree = _load_yaml(data, f"config {path}")
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"config {path} holds a {type(tree).__name__}, allowed: a mapping of sections")
@@ -268,8 +269,52 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise InputError(f"config {path}: base is {base!r}, allowed: the name of a YAML file")
-    return _merge(_read_tree(path.parent / base, (*seen, path.resolve())), tree)
+        raise InputError(f"config {path}: base is {shown(base)}, allowed: the name of a YAML file")
+    return _merge(_read_tree(path.parent / base, (*seen, real)), tree)
+
+
+def _read_file(path: Path) -> tuple[Path, bytes]:
+    """Where the file really is, and what it holds."""
+    try:
+        real = path.resolve()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"config {path}: {error.strerror or error}") from None
+    except (ValueError, RuntimeError) as error:  # a null character in its name, links that lead in a circle
+        raise InputError(f"config {path}: {error}") from None
+    if len(data) > LARGEST_FILE:
+        raise InputError(f"config {path} is too large, allowed: at most {LARGEST_FILE} bytes")
+    return real, data
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without what a recipe has no use for: a key given twice, of which the first would be lost without a word, and
+    aliases, by which a few lines become gigabytes; nor with deep nesting, over which PyYAML ponders for minutes."""
+
+    def fetch_more_tokens(self) -> Any:
+        if self.flow_level + len(self.indents) > DEEPEST_NESTING:
+            raise yaml.YAMLError(f"nested more than {DEEPEST_NESTING} deep")
+        return super().fetch_more_tokens()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"*{self.peek_event().anchor} is an alias, allowed: plain values")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"key {shown(twice[0])} is given twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(text: str | bytes, what: str) -> Any:
+    try:
+        return yaml.load(text, _PlainLoader)
+    except Exception as error:  # PyYAML's constructors raise nearly anything: int('0x'), the 99th of June
+        raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _merge(below: dict, above: dict) -> dict:
@@ -286,8 +331,8 @@ def _parse_override(text: str) -> dict:
     """``"a.b=1"`` to ``{"a": {"b": 1}}``."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise InputError(f"override {text!r}, allowed: section.key=value")
-    tree = _parse_value(f"override {text!r}: the value", value)
+        raise InputError(f"override {shown(text)}, allowed: section.key=value")
+    tree = _parse_value(f"override {shown(text)}: the value", value)
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return tree
@@ -297,23 +342,21 @@ def _parse_value(name: str, value: Any) -> Any:
     """What YAML makes of a text, or of each text of a list; anything else as it is."""
     if isinstance(value, list):
         return [_parse_value(name, item) for item in value]
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
-        raise InputError(f"{name} is not valid YAML") from None
+    return _load_yaml(value, name) if isinstance(value, str) else value
 
 
 def _build(cls: type, tree: Any, prefix: str) -> Any:
     """A dataclass from a mapping, every key and value checked."""
     if not isinstance(tree, dict):
-        raise InputError(f"{prefix.rstrip('.') or 'config'} is {tree!r}, allowed: a mapping of keys")
+        raise InputError(f"{prefix.rstrip('.') or 'config'} is {shown(tree)}, allowed: a mapping of keys")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = _type_hints(cls)
     values = {}
     for key, value in tree.items():
         if key not in fields:
             nearest = did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
-            raise InputError(f"unknown key '{prefix}{key}'{nearest}")
+            name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
+            raise InputError(f"unknown key '{name}'{nearest}")
         name, hint = f"{prefix}{key}", hints[key]
         if dataclasses.is_dataclass(hint):
             values[key] = _build(hint, value, f"{name}.")
@@ -349,14 +392,14 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
                 return float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 pass
     elif hint is type(None):
         if value is None:
             return None
     elif type(value) is hint:
         return value
-    raise InputError(f"{name} is {value!r}, allowed: {_describe(hint)}")
+    raise InputError(f"{name} is {shown(value)}, allowed: {_describe(hint)}")
 
 
 def _describe(hint: Any) -> str:
@@ -377,6 +420,10 @@ def _check_bounds(name: str, value: Any, metadata: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             check_range(name, item, metadata.get("low"), metadata.get("high"))
+            if isinstance(item, float) and not math.isfinite(item):
+                raise InputError(f"{name} is {item}, allowed: a finite number")
+            if isinstance(item, int) and abs(item) > LARGEST_INT:
+                raise InputError(f"{name} is {shown(item)}, allowed: whole numbers of at most 63 bits")
     if value == () and "low" in metadata:
         raise InputError(f"{name} is empty, allowed: at least one number")
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
+LONGEST_LINE = 2000  # of a message, in characters
+
 
 class InputError(ValueError):
     """A value that the user gave is wrong.
 
     Its text is one line that names the value and what is allowed. The command line prints that line and exits with
-    status 2; in Python it is an ordinary ``ValueError``.
+    status 2; in Python it is an ordinary ``ValueError``. What comes from a file may hold anything: line breaks and what
+    else would move a terminal's cursor are shown as escapes, and a line of thousands of characters is cut.
     """
+
+    def __init__(self, text: str) -> None:
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_LINE + 1])
+        super().__init__(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}...")
 
 
 class TrainingError(RuntimeError):
@@ -22,9 +29,18 @@ class EvaluationError(RuntimeError):
     """An evaluation ran and its result is below what is asked of it; the command line exits with status 1."""
 
 
+def shown(value: object) -> str:
+    """``repr(value)``, cut where it is long, whatever a file may hold."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deep nesting
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the nearest allowed name, or an empty string when none is near."""
-    near = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(shown(name).strip("'"), [str(a) for a in allowed], n=1, cutoff=0.5)
     return f", did you mean '{near[0]}'?" if near else ""
 
 
@@ -33,7 +49,7 @@ def check_choice(what: str, value: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     if value not in allowed:
         names = ", ".join(str(a) for a in allowed)
-        raise InputError(f"{what} is {value!r}, allowed: {names}{did_you_mean(value, allowed)}")
+        raise InputError(f"{what} is {shown(value)}, allowed: {names}{did_you_mean(value, allowed)}")
     return value
 
 
@@ -47,5 +63,5 @@ def check_range(what: str, value: float, low: float | None = None, high: float |
             allowed = f"at most {high}"
         else:
             allowed = f"{low} to {high}"
-        raise InputError(f"{what} is {value}, allowed: {allowed}")
+        raise InputError(f"{what} is {shown(value)}, allowed: {allowed}")
     return value

@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, TrainingError, EvaluationError) as error:
         print(f"ddpm-ms: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except MemoryError as error:
+        print(f"ddpm-ms: out of memory ({error}), allowed: a smaller model, batch or data set", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -136,16 +136,10 @@ def _images(paths: Sequence[str], diffusion) -> np.ndarray:
 
 def _mask(path: str, diffusion) -> np.ndarray:
     """A mask file as (H, W) of 0 and 1: bright is known, dark is to be filled in."""
-    from PIL import Image
+    from ddpm_ms.data.images import image_size, read_image
 
-    from ddpm_ms.data.images import read_image
-
-    height, width = diffusion.image_size
-    try:
-        with Image.open(path) as mask:
-            size = mask.size
-    except (OSError, ValueError) as error:
-        raise InputError(f"--mask {path}: {error}") from None
-    if size != (width, height):
-        raise InputError(f"--mask {path} is {size[0]}x{size[1]} pixels, allowed: {width}x{height}, the size of the images")
+    height, width = image_size(path)
+    if (height, width) != tuple(diffusion.image_size):
+        allowed = "{1}x{0}".format(*diffusion.image_size)
+        raise InputError(f"--mask {path} is {width}x{height} pixels, allowed: {allowed}, the size of the images")
     return (read_image(path, diffusion.image_size, 1)[0] > 0.5).astype(np.float32)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.data.datasets import ArrayDataset
 from ddpm_ms.errors import InputError
 
@@ -22,16 +23,16 @@ def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
     """A ``.npy`` array, or a ``.npz`` with ``images`` (or a single array) and perhaps ``labels``.
 
     Raises:
-        InputError: no such file, not NumPy's format, pickled objects inside, or no images.
+        InputError: from `read_arrays`, or there are no images, or the labels are none.
     """
-    try:
-        data = np.load(path, allow_pickle=False)
-        arrays = {"images": data} if isinstance(data, np.ndarray) else {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"array file {path} cannot be read: {' '.join(str(error).split())}") from None
-    except Exception as error:  # a damaged zip raises zipfile's and zlib's own errors
-        raise InputError(f"array file {path} is damaged: {error}") from None
+    arrays = read_arrays(path)
     images = arrays.get("images", next(iter(arrays.values())) if len(arrays) == 1 else None)
     if images is None:
         raise InputError(f"array file {path} holds {', '.join(arrays) or 'nothing'}, allowed: an array named images")
-    return ArrayDataset(images, channels, arrays.get("labels"))
+    labels = arrays.get("labels")
+    if np.size(images) == 0:
+        raise InputError(f"array file {path} has images of shape {np.shape(images)}, allowed: at least one image")
+    if labels is not None and (np.ndim(labels) != 1 or np.asarray(labels).dtype.kind not in "iu"):
+        raise InputError(f"array file {path} has labels of shape {np.shape(labels)} and type {np.asarray(labels).dtype}, "
+                         "allowed: whole numbers (N,)")
+    return ArrayDataset(images, channels, labels)

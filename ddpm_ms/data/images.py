@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +13,8 @@ from PIL import Image, ImageOps
 from ddpm_ms.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# What Pillow may take a file for, whatever its name: not EPS, for which it would start another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -41,18 +45,11 @@ def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int,
     Raises:
         InputError: the file is no image, is cut off, or is larger than Pillow's decompression limit.
     """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself refuses only twice as many, and below that warns
-            if limit is not None and image.width * image.height > limit:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {limit} in all")
-            # A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is most of the work of reading a photograph;
-            # twice the size is left for the filter below.
-            image.draft(None, (2 * max(size), 2 * max(size)))
-            image = upright(image)
-            array = np.asarray(fit(image.convert(_MODES[channels]), size), dtype=np.float32) / 255
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        raise InputError(f"image {name or source} cannot be read: {' '.join(str(error).split())}") from None
+    with _opened(source, name) as image:
+        # A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is most of the work of reading a photograph;
+        # twice the size is left for the filter below.
+        image.draft(None, (2 * max(size), 2 * max(size)))
+        array = np.asarray(fit(upright(image).convert(_MODES[channels]), size), dtype=np.float32) / 255
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
@@ -64,12 +61,36 @@ def upright(image: Image.Image) -> Image.Image:
     return image
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file; `InputError` as from `read_image`."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_area(image.size)
+            yield image
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"image {name or source} cannot be read: {problem}") from None
+
+
+def _check_area(size: tuple[int, int]) -> None:
+    # Pillow itself refuses only twice as many pixels, and before that warns.
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels, allowed: at most {Image.MAX_IMAGE_PIXELS} in all")
+
+
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scale until ``size`` (height, width) is just covered, keeping the proportions, then crop the centre."""
     height, width = size
     scale = max(height / image.height, width / image.width)
     scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     if scaled != image.size:
+        _check_area(scaled)  # of an image one pixel wide, a few thousand rows become gigabytes
         image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))

@@ -18,12 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 from ddpm_ms.config import Config, config_from_dict
 from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, shown
 from ddpm_ms.models import create_model
 
 FORMAT = 1
 WEIGHTS, EMA_WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
+LARGEST_STATE = 2**24  # bytes of state.json
 _NAME = re.compile(r"step_(\d{8})$")
+_FILE = re.compile(r"[\w-]{1,100}\.safetensors")  # no path: a checkpoint names nothing outside of itself
 
 
 class DamagedCheckpoint(InputError):
@@ -43,11 +45,19 @@ class Checkpoint:
 
     @property
     def config(self) -> Config:
-        return config_from_dict(self.state["config"])
+        try:
+            return config_from_dict(self.state["config"])
+        except InputError as error:
+            raise InputError(f"checkpoint {self.path}: {error}") from None
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """All arrays of one of its safetensors files."""
-        return load_file(self.path / name)
+        """All arrays of one of its safetensors files; `DamagedCheckpoint` if it has no such file or cannot be read."""
+        if name not in self.state["sha256"]:
+            raise DamagedCheckpoint(f"checkpoint {self.path} has no {name}")
+        try:
+            return load_file(self.path / name)
+        except Exception as error:  # besides SafetensorError, what NumPy says of a type that it does not know
+            raise DamagedCheckpoint(f"checkpoint {self.path}: {name} cannot be read: {error}") from None
 
 
 def save(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], state: dict[str, Any]) -> Path:
@@ -98,23 +108,41 @@ def read(path: str | Path) -> Checkpoint:
         raise (DamagedCheckpoint if path.is_dir() else InputError)(
             f"checkpoint {path} has no {STATE}, allowed: a run directory or one of its checkpoints")
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        checksums, found, _ = state["sha256"], state["format"], state["config"]
-    except (ValueError, KeyError, TypeError):
+        with (path / STATE).open("rb") as file:
+            state = json.loads(file.read(LARGEST_STATE))
+    except (OSError, ValueError, RecursionError):
         raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged") from None
-    if found != FORMAT:
-        raise InputError(f"checkpoint {path} has format {found}, allowed: {FORMAT}")
-    for name, expected in checksums.items():
+    if isinstance(state, dict) and isinstance(state.get("format"), int) and state["format"] != FORMAT:
+        raise InputError(f"checkpoint {path} has format {shown(state['format'])}, allowed: {FORMAT}")
+    _check_state(path, state)
+    for name, expected in state["sha256"].items():
         if not (path / name).is_file():
             raise DamagedCheckpoint(f"checkpoint {path}: {name} is missing")
-        if _sha256(path / name) != expected:
+        try:
+            found = _sha256(path / name)
+        except OSError as error:
+            raise DamagedCheckpoint(f"checkpoint {path}: {name} cannot be read: {error.strerror or error}") from None
+        if found != expected:
             raise DamagedCheckpoint(f"checkpoint {path}: {name} is damaged (its checksum is wrong)")
     return Checkpoint(path, state)
 
 
+def _check_state(path: Path, state: Any) -> None:
+    """state.json has what everything else relies on, and in the types that `save` gives it."""
+    kinds = {"format": int, "step": int, "config": dict, "sha256": dict}
+    if not isinstance(state, dict) or any(type(state.get(key)) is not kind for key, kind in kinds.items()):
+        raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged")
+    if not 0 <= state["step"] < 10**8:
+        raise DamagedCheckpoint(f"checkpoint {path}: its step is {shown(state['step'])}, allowed: 0 to 99999999")
+    for name in state["sha256"]:
+        if not _FILE.fullmatch(name):
+            raise DamagedCheckpoint(f"checkpoint {path}: a file is called {shown(name)}, allowed: a name in the checkpoint "
+                                    "that ends in .safetensors")
+
+
 def in_run(run_dir: str | Path) -> list[Path]:
     """The run's checkpoints, newest first."""
-    found = [p for p in Path(run_dir, "checkpoints").glob("step_*") if _NAME.match(p.name)]
+    found = [p for p in Path(run_dir, "checkpoints").glob("step_*") if _NAME.match(p.name) and p.is_dir()]
     return sorted(found, key=lambda p: p.name, reverse=True)
 
 
@@ -151,11 +179,18 @@ def _validation_loss(path: Path) -> float | None:
 
 
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:
-    """Set every parameter from the array of its name; raises `InputError` unless names and shapes agree exactly."""
+    """Set every parameter from the array of its name.
+
+    Raises:
+        InputError: names or shapes do not agree exactly, or an array is not of finite numbers. No parameter was set.
+    """
     unlike = sorted(parameters.keys() ^ arrays.keys())
     unlike += [n for n in parameters if n in arrays and parameters[n].shape != arrays[n].shape]
     if unlike:
-        raise InputError(f"{what} does not fit the network: {unlike[0]} and {len(unlike) - 1} more differ")
+        raise InputError(f"{what} does not fit the network: {shown(unlike[0])} and {len(unlike) - 1} more differ")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(f"{what}: {name} is not made of finite numbers")
     for name, parameter in parameters.items():
         parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
 
@@ -175,14 +210,14 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -
         InputError: no checkpoint there, or it is damaged.
     """
     checkpoint = _find_best(Path(path)) if best_one else _find(Path(path))
-    config = checkpoint.config
-    model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
-    name = EMA_WEIGHTS if ema else WEIGHTS
+    config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
     try:
-        set_parameters(dict(model.parameters_and_names()), checkpoint.arrays(name), f"{checkpoint.path}/{name}")
-    except (OSError, SafetensorError) as error:
-        raise DamagedCheckpoint(f"checkpoint {checkpoint.path}: {name} cannot be read: {error}") from None
-    diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
+        model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
+        diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
+    except Exception as error:  # a stranger's configuration can be impossible in ways that nobody can list
+        problem = error if isinstance(error, InputError) else f"its network cannot be built: {error or type(error).__name__}"
+        raise InputError(f"checkpoint {checkpoint.path}: {problem}") from None
+    set_parameters(dict(model.parameters_and_names()), checkpoint.arrays(name), f"{checkpoint.path}/{name}")
     diffusion.set_train(False)
     return diffusion, checkpoint
 

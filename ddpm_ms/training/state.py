@@ -52,15 +52,21 @@ class TrainingState:
         """Take over a checkpoint of the same configuration.
 
         Raises:
-            InputError: its arrays are not those of this network.
+            InputError: its arrays are not those of this network, or its numbers are none.
         """
         checkpoint.set_parameters(dict(self.model.parameters_and_names()), found.arrays(checkpoint.WEIGHTS), str(found.path))
         averaged, shadow = found.arrays(checkpoint.EMA_WEIGHTS), self.ema.parameters_by_name()
         checkpoint.set_parameters(shadow, {name: averaged[name] for name in shadow if name in averaged}, str(found.path))
         optimizer = found.arrays(checkpoint.OPTIMIZER)
-        self.timesteps.restore({name: optimizer.pop(name) for name in self.timesteps.state()})
+        try:
+            sampler = {name: optimizer.pop(name) for name in self.timesteps.state()}
+            if any(sampler[name].shape != array.shape for name, array in self.timesteps.state().items()):
+                raise ValueError("another number of timesteps")
+            self.timesteps.restore(sampler)
+            self._set_numbers({**found.state, "step": found.step})
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.DamagedCheckpoint(f"checkpoint {found.path}: its state is damaged ({error!r})") from None
         checkpoint.set_parameters(self._optimizer_parameters(), optimizer, str(found.path))
-        self._set_numbers({**found.state, "step": found.step})
 
     def share(self, runtime: Runtime) -> None:
         """Bring every rank to the state of rank 0, and make sure of it.
@@ -83,9 +89,11 @@ class TrainingState:
             raise RuntimeError("the ranks hold different parameters after the broadcast from rank 0")
 
     def _set_numbers(self, told: dict[str, Any]) -> None:
-        self.step, self.skipped_steps = told["step"], told["skipped_steps"]
-        self.loss_scale = LossScale(**told["loss_scale"])
-        self.epoch_loss = list(told["epoch_loss"])
+        self.step, self.skipped_steps = int(told["step"]), int(told["skipped_steps"])
+        scale = told["loss_scale"]
+        self.loss_scale = LossScale(float(scale["value"]), int(scale["good_steps"]), bool(scale["dynamic"]), int(scale["window"]))
+        losses, images = told["epoch_loss"]
+        self.epoch_loss = [float(losses), float(images)]
 
     def _parameters(self) -> list[ms.Parameter]:
         return [*self.model.get_parameters(), *self.ema.shadow, *self._optimizer_parameters().values()]

@@ -107,10 +107,13 @@ def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: st
 
 
 def loss_curves(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The mean loss, and that of each quarter of t of which there is any: name to (steps, values)."""
-    quarters = {f"quarter {number} of t" + (" (least noise)" if number == 1 else ""): curve(rows, key)
-                for number, key in enumerate(QUARTERS, start=1)}
-    return {"mean": curve(rows, "loss"), **{name: found for name, found in quarters.items() if len(found[0])}}
+    """The mean loss and, where there is any, that of each quarter of t, of whole epochs, and of held-out images: name to
+    (steps, values)."""
+    names = {f"quarter {number} of t" + (" (least noise)" if number == 1 else ""): key
+             for number, key in enumerate(QUARTERS, start=1)}
+    names.update({"whole epochs": "epoch_loss", "held-out images": "validation_loss"})
+    curves = {name: curve(rows, key) for name, key in names.items()}
+    return {"mean": curve(rows, "loss"), **{name: found for name, found in curves.items() if len(found[0])}}
 
 
 def curve(rows: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
