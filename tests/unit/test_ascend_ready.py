@@ -36,6 +36,8 @@ NO_OPERATORS = {
     "written to be run while a graph is compiled": {"ops.constexpr"},
     "rewrites a network; what it inserts are casts": {"ms.amp.auto_mixed_precision"},
     "initial values, made on the host": {"common.initializer.Normal", "common.initializer.initializer"},
+    "reading and writing files, on the host": {"dataset.MindDataset", "dataset.SubsetSampler", "mindrecord.FileReader",
+                                               "mindrecord.FileWriter"},
     "measuring": {"ms.profiler.ProfilerActivity", "ms.profiler.tensorboard_trace_handler"},
 }
 NOT_ON_A_DEVICE = set().union(*NO_OPERATORS.values())
@@ -47,7 +49,10 @@ def names_used(path):
     aliases, used = {}, set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            aliases.update({a.asname or a.name.split(".")[0]: "ms" for a in node.names if a.name.split(".")[0] == "mindspore"})
+            for alias in node.names:
+                top, *rest = alias.name.split(".")
+                if top == "mindspore":
+                    aliases[alias.asname or top] = ".".join(rest) if alias.asname and rest else "ms"
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mindspore":
             package = node.module.removeprefix("mindspore").lstrip(".")
             for alias in node.names:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from ddpm_ms import GaussianDiffusion, Trainer
+from ddpm_ms import GaussianDiffusion, Trainer, runtime
 from ddpm_ms.cli import sample as sample_command
 from ddpm_ms.config import SamplingConfig
 
@@ -118,6 +118,6 @@ def test_sampling_compiles_one_graph_per_shape(graphs):
 def test_the_last_batch_of_the_command_line_has_the_shape_of_the_others(graphs):
     diffusion = GaussianDiffusion(Pixelwise(), image_size=4, timesteps=20)
     arguments = argparse.Namespace(num_images=5, batch_size=2, classes=None)
-    images, _ = sample_command.draw(diffusion, arguments, dict(steps=2, seed=0))
+    images, _ = sample_command.draw(diffusion, arguments, dict(steps=2, seed=0), runtime.Runtime("CPU", 0, 1, "a test"))
     assert images.shape == (5, 1, 4, 4) and len(graphs.calls) == 3 * 2
     assert len(graphs.compiled) == len(graphs.arguments("_network")) == 1
