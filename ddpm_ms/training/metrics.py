@@ -57,6 +57,11 @@ class Metrics:
         self._timed += losses.size
         self.last_loss = float(losses.mean())
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._losses)
+
     def write(self, step: int, ended: int | None, epoch_loss: list[float], **values: Any) -> dict[str, Any]:
         """End the interval at ``step``: append one row, over all ranks, which all must ask for, and return it.
 

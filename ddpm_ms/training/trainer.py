@@ -214,7 +214,8 @@ class Trainer:
                         return
             except InputError:  # the data broke
                 if self.runtime.world == 1 and self.step > self._saved_step:  # other ranks would know nothing of it
-                    self._log(bar, None)
+                    if self.metrics.pending:
+                        self._log(bar, None)
                     self.save()
                 raise
 
