@@ -199,7 +199,7 @@ def _picture(path: Path, caption: str) -> str:
     """An image file inside the page; one that cannot be read, as while it is written, is named instead."""
     try:
         data, kind = path.read_bytes(), path.suffix[1:]
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "GIF")) as image:
             image.load()
             width, height = image.size
             if kind == "png" and len(data) > MAX_IMAGE:
