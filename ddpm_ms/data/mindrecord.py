@@ -20,7 +20,7 @@ from PIL import Image
 
 from ddpm_ms.data.datasets import EncodedDataset
 from ddpm_ms.data.folders import class_folders
-from ddpm_ms.data.images import find_images, fit, read_image, upright
+from ddpm_ms.data.images import FORMATS, find_images, fit, read_image, upright
 from ddpm_ms.errors import InputError
 
 ROWS = 256  # that packing holds in memory
@@ -169,7 +169,7 @@ def _encode(path: Path, size: tuple[int, int] | None) -> bytes:
     """The file as it is, or fitted to ``size`` as a PNG without loss."""
     if size is None:
         return path.read_bytes()
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         image.draft(None, (2 * max(size), 2 * max(size)))  # as in `read_image`, so that both give the same pixels
         image = upright(image)
         if image.mode not in ("L", "RGB", "RGBA"):

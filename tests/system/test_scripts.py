@@ -11,7 +11,8 @@ import pytest
 
 SCRIPTS = sorted(Path(__file__).parents[2].joinpath("scripts").glob("*.sh"))
 STARTED = [s for s in SCRIPTS if s.read_text().startswith("#!")]  # the others are sourced
-ARGUMENTS = {"run_standalone_train.sh": ["CPU", "recipe.yaml"], "run_distribute_train.sh": ["CPU", "2", "recipe.yaml"]}
+ARGUMENTS = {"run_standalone_train.sh": ["CPU", "recipe.yaml"], "run_distribute_train.sh": ["CPU", "2", "recipe.yaml"],
+             "dryrun_ascend.sh": ["recipe.yaml"], "run_sample.sh": ["."], "run_eval.sh": ["."]}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.name)
