@@ -60,9 +60,9 @@ launch_ranks() {
     trap 'stop_ranks' INT TERM
     trap 'kill_ranks' EXIT
     local first="$logs/worker_$((node_rank * num)).log"
-    remember_ranks "$((node_rank == 0 ? num + 1 : num))"
     end_scheduler "$logs" &
     tail -n +1 -F --pid="$msrun_pid" "$first" 2>/dev/null | grep --line-buffered -v "^\[INFO\]" &
+    remember_ranks "$((node_rank == 0 ? num + 1 : num))"
     local status=0
     while kill -0 "$msrun_pid" 2>/dev/null; do
         status=0
@@ -72,19 +72,24 @@ launch_ranks() {
     [ "$status" -eq 0 ] || report_failure "$logs"
 }
 
-# The workers and the scheduler are msrun's children; note each one's rank while it lives.
+# "scheduler", or the rank of a child of msrun; nothing while it is not known yet.
+role_of() {
+    local variables
+    variables="$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null || true)"
+    case "$variables" in
+        *MS_ROLE=MS_WORKER*) sed -n 's/^RANK_ID=//p' <<<"$variables" ;;
+        *MS_ROLE=MS_SCHED*) echo scheduler ;;
+    esac
+}
+
+# Note the rank of every process while it lives, until all COUNT are known or msrun has ended.
 remember_ranks() {
-    local pid variables
-    for _ in $(seq 100); do
+    local pid role
+    while [ "${#rank_of[@]}" -lt "$1" ] && kill -0 "$msrun_pid" 2>/dev/null; do
         for pid in $(pgrep -P "$msrun_pid"); do
-            variables="$(tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null || true)"
-            case "$variables" in
-                *MS_ROLE=MS_WORKER*) rank_of[$pid]="$(sed -n 's/^RANK_ID=//p' <<<"$variables")" ;;
-                *MS_ROLE=MS_SCHED*) rank_of[$pid]=scheduler ;;
-            esac
+            role="$(role_of "$pid")"
+            [ -z "$role" ] || rank_of[$pid]="$role"
         done
-        [ "${#rank_of[@]}" -lt "$1" ] || [ -z "$(pgrep -P "$msrun_pid")" ] || break
-        kill -0 "$msrun_pid" 2>/dev/null || break
         sleep 0.1
     done
 }
@@ -96,8 +101,8 @@ end_scheduler() {
         kill -0 "$msrun_pid" 2>/dev/null || return 0
         sleep 0.5
     done
-    for pid in "${!rank_of[@]}"; do
-        [ "${rank_of[$pid]}" != scheduler ] || kill -KILL "$pid" 2>/dev/null || true
+    for pid in $(pgrep -P "$msrun_pid"); do
+        [ "$(role_of "$pid")" != scheduler ] || kill -KILL "$pid" 2>/dev/null || true
     done
 }
 
