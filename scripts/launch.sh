@@ -63,10 +63,12 @@ launch_ranks() {
     end_scheduler "$logs" &
     tail -n +1 -F --pid="$msrun_pid" "$first" 2>/dev/null | grep --line-buffered -v "^\[INFO\]" &
     remember_ranks "$((node_rank == 0 ? num + 1 : num))"
+    [ "$stops" -eq 0 ] || signal_ranks  # a request that came before there was anybody to tell
     local status=0
-    while kill -0 "$msrun_pid" 2>/dev/null; do
+    wait "$msrun_pid" || status=$?
+    while kill -0 "$msrun_pid" 2>/dev/null; do  # a signal ended the wait
         status=0
-        wait "$msrun_pid" || status=$?  # a signal ends this wait early, hence the loop
+        wait "$msrun_pid" || status=$?
     done
     wait || true  # for tail's last lines
     [ "$status" -eq 0 ] || report_failure "$logs"
@@ -108,8 +110,12 @@ end_scheduler() {
 
 # The first request lets every rank finish its step and save; the second ends all at once.
 stop_ranks() {
-    local pid
     stops=$((stops + 1))
+    signal_ranks
+}
+
+signal_ranks() {
+    local pid
     for pid in "${!rank_of[@]}"; do
         if [ "$stops" -gt 1 ]; then
             kill -KILL "$pid" 2>/dev/null || true
