@@ -25,7 +25,9 @@ log = logging.getLogger("ddpm_ms")
 # how many stages were finished before it.
 FREE = ("training.", "data.", "runtime.device", "runtime.mode", "runtime.cpu_math", "diffusion.loss", "diffusion.p2_loss_weight",
         "diffusion.min_snr", "diffusion.normalize_loss_weight")
-SHARE_OF_TEACHER, MIN_STEPS = 10, 300  # a stage is a tenth as long as the teacher's training, and at least this many steps
+# A student begins nearly right: a stage is a tenth as long as the teacher's training (and at least so many steps), at a tenth of
+# its learning rate. At the whole rate the first steps undo more than a short stage mends.
+TENTH, MIN_STEPS = 10, 300
 
 
 def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str | Path | None = None,
@@ -81,8 +83,9 @@ def halvings(steps: int, to: int) -> list[int]:
 def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()) -> Config:
     """The recipe of students: that of the teacher, but for the following, and then ``overrides``.
 
-    A tenth of the optimizer steps that the teacher has behind it (at least 300), with a learning rate that falls to 0 in each
-    stage and no warm-up; max(SNR, 1) on the error of x0 (arXiv:2202.00512, sections 4 and 5); sampled by DDIM.
+    A tenth of the optimizer steps that the teacher has behind it (at least 300), with a learning rate that falls from a tenth of
+    the teacher's to 0 in each stage and no warm-up; max(SNR, 1) on the error of x0 (arXiv:2202.00512, sections 4 and 5);
+    sampled by DDIM.
 
     Raises:
         InputError: an override is unknown, or of a key that a student has from its teacher.
@@ -92,8 +95,8 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
         before, runtime=RuntimeConfig(),
         diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=0.0,
                                       min_snr_loss_weight=False),
-        training=dataclasses.replace(before.training, train_num_steps=max(teacher.step // SHARE_OF_TEACHER, MIN_STEPS),
-                                     train_num_epochs=None, lr_schedule="cosine", lr_warmup_steps=0),
+        training=dataclasses.replace(before.training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS),
+                                     train_num_epochs=None, train_lr=before.training.train_lr / TENTH, lr_schedule="cosine", lr_warmup_steps=0),
         sampling=SamplingConfig(sampler="ddim", spacing=SPACING, clip_x_start=before.sampling.clip_x_start,
                                 seed=before.sampling.seed))
     config = override_config(config, overrides)

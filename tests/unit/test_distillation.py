@@ -1,11 +1,15 @@
 """Progressive distillation: the target, on data for which two steps of the teacher are a formula; and the chain of runs."""
 
 import json
+import os
+import shutil
+import signal
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from PIL import Image
 
 from ddpm_ms import Trainer, load_diffusion
 from ddpm_ms.cli import main
@@ -245,35 +249,57 @@ def test_a_teacher_that_cannot_teach_is_one_line(make_teacher, tmp_path, capsys,
     assert message in capsys.readouterr().err.strip().splitlines()[-1] and not (tmp_path / "out").exists()
 
 
-def test_a_chain_of_students_is_a_chain_of_runs(teacher, tmp_path, capsys):
-    out = tmp_path / "out"
-    command = ["distill", "--teacher", str(teacher), "--steps", "4", "--to", "2", "--run-dir", str(out), "--device", "CPU",
-               "training.train_num_steps=2", "training.log_every=1"]
-    assert main(command) == 0
-    first, second = out / "steps_0004", out / "steps_0002"
-    assert sorted(out.iterdir()) == [second, first]
-    for stage, teacher_of_it, steps in ((first, teacher, 4), (second, first, 2)):
-        diffusion, checkpoint = load_diffusion(stage)
-        told = checkpoint.config
-        assert (told.distillation.teacher, told.distillation.steps) == (str(teacher_of_it), steps)
-        assert (told.sampling.sampler, told.sampling.steps, told.sampling.spacing) == ("ddim", steps, "linspace")
-        assert type(diffusion) is GaussianDiffusion and checkpoint.step == 2
-        # Only the student is in it, and it has learned.
-        before = load_diffusion(teacher_of_it)[1].arrays("ema.safetensors")
-        after = checkpoint.arrays("model.safetensors")
-        assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)
-    rows = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2] and all(row["grad_norm"] > 0 for row in rows)
-    # Finished: nothing is done again. A lost last stage is made again, the same to the bit.
-    written = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    assert main(command) == 0
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == written
-    # It is sampled with its own steps.
-    assert main(["sample", "--checkpoint", str(second), "--device", "CPU", "-n", "3", "--npz", str(tmp_path / "x.npz")]) == 0
-    assert np.load(tmp_path / "x.npz")["images"].shape == (3, 8, 8, 1)
-    # Another teacher under the same name is not taken for it; and a student's recipe is not trained as a plain one.
+@pytest.fixture
+def distill(teacher, tmp_path):
+    """A function that runs the command; returns its status."""
+    def command(*arguments, source=teacher):
+        return main(["distill", "--teacher", str(source), "--run-dir", str(tmp_path / "out"), "--device", "CPU", "--steps", "4",
+                     *arguments, "training.train_num_steps=2", "training.ema_update_every=1", "training.log_every=1",
+                     "training.save_and_sample_every=1"])
+
+    return command
+
+
+def bits(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, distill, tmp_path, capsys, monkeypatch):
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", lambda self: (save(self), self.step == 2 and os.kill(os.getpid(), signal.SIGTERM)))
+    assert distill("--to", "2") == 0
+    stage = tmp_path / "out" / "steps_0004"
+    assert list(stage.parent.iterdir()) == [stage]
+    diffusion, checkpoint = load_diffusion(stage)
+    told = checkpoint.config
+    assert (checkpoint.step, told.distillation.teacher, told.distillation.steps) == (2, str(teacher), 4)
+    assert (told.sampling.sampler, told.sampling.steps, told.sampling.spacing) == ("ddim", 4, "linspace")
+    # Only the student is in it, it began as its teacher, and it has learned.
+    before, after = load_diffusion(teacher)[1].arrays("ema.safetensors"), checkpoint.arrays("model.safetensors")
+    assert type(diffusion) is GaussianDiffusion and before.keys() == after.keys()
+    assert 0 < max(np.abs(before[name] - after[name]).max() for name in before) < 1e-3
+    assert all(json.loads(line)["grad_norm"] > 0 for line in (stage / "metrics.jsonl").read_text().splitlines())
+    # Finished: nothing is done again.
+    written = {path: path.stat().st_mtime_ns for path in stage.rglob("*.safetensors")}
+    assert distill() == 0
+    assert {path: path.stat().st_mtime_ns for path in stage.rglob("*.safetensors")} == written
+    # Another teacher is not taken for this one; and a student's recipe is not trained as a plain one.
     capsys.readouterr()
-    assert main([*command[:-2], "--teacher", str(second), *command[-2:]]) == 2
+    assert distill(source=stage) == 2
     assert "holds another run (distillation.sha256: " in capsys.readouterr().err
-    assert main(["train", "--config", str(first / "config.yaml"), "--run-dir", str(tmp_path / "x"), "--device", "CPU"]) == 2
-    assert "distillation.steps is 4 in" in capsys.readouterr().err
+    assert main(["train", "--config", str(stage / "config.yaml"), "--run-dir", str(tmp_path / "x"), "--device", "CPU"]) == 2
+    assert "distillation.steps is 4 in" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_chain_is_resumed_where_it_was_interrupted_and_ends_the_same(distill, tmp_path):
+    assert distill("--to", "2") == 0
+    first, second = tmp_path / "out" / "steps_0004", tmp_path / "out" / "steps_0002"
+    assert load_diffusion(second)[1].config.distillation.teacher == str(first)
+    whole = bits(tmp_path / "out")
+    shutil.rmtree(second / "checkpoints" / "step_00000002")
+    assert distill("--to", "2") == 0 and bits(tmp_path / "out") == whole
+    # It is sampled with its own steps.
+    assert main(["sample", "--checkpoint", str(second), "--device", "CPU", "-n", "3", "--gif", str(tmp_path / "x.gif")]) == 0
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert gif.n_frames == 3  # noise, one step, and the result of the other
