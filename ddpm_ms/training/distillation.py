@@ -13,7 +13,7 @@ from ddpm_ms import collectives
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config
 from ddpm_ms.data import create_dataset
 from ddpm_ms.diffusion.distillation import SPACING, Distillation
-from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training import checkpoint
@@ -96,13 +96,14 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
         diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=0.0,
                                       min_snr_loss_weight=False),
         training=dataclasses.replace(before.training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS),
-                                     train_num_epochs=None, train_lr=before.training.train_lr / TENTH, lr_schedule="cosine", lr_warmup_steps=0),
+                                     train_num_epochs=None, train_lr=before.training.train_lr / TENTH, lr_schedule="cosine",
+                                     lr_warmup_steps=0),
         sampling=SamplingConfig(sampler="ddim", spacing=SPACING, clip_x_start=before.sampling.clip_x_start,
                                 seed=before.sampling.seed))
     config = override_config(config, overrides)
     for override in overrides:
         if not override.startswith(FREE):
-            raise InputError(f"override {override!r}, allowed in distillation: keys of training and data, runtime.cpu_math, and "
+            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, runtime.cpu_math, and "
                              "those of the loss in diffusion (the rest is the teacher's)")
     return config
 
