@@ -103,8 +103,8 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
     config = override_config(config, overrides)
     for override in overrides:
         if not override.startswith(FREE):
-            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, runtime.cpu_math, and "
-                             "those of the loss in diffusion (the rest is the teacher's)")
+            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, runtime.cpu_math, "
+                             "and those of the loss in diffusion (the rest is the teacher's)")
     return config
 
 
