@@ -52,6 +52,9 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
     """
     counts = halvings(steps, steps if to is None else to)
     first = checkpoint.load_diffusion(teacher)[1]
+    taught = first.config.distillation.steps
+    if taught is not None and 2 * steps != taught:
+        raise InputError(f"steps is {steps}, allowed with {teacher}, itself a student of {taught} steps: half of these")
     config = student_config(first, overrides)
     run_dir = Path(run_dir or Path("runs", f"{first.path.resolve().parents[1].name}_distilled"))
     dataset = create_dataset(config.data)
@@ -85,19 +88,20 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
 
     A tenth of the optimizer steps that the teacher has behind it (at least 300), with a learning rate that falls from a tenth of
     the teacher's to 0 in each stage and no warm-up; max(SNR, 1) on the error of x0 (arXiv:2202.00512, sections 4 and 5);
-    sampled by DDIM.
+    sampled by DDIM. Of a teacher that is a student itself length and rate are taken as they are.
 
     Raises:
         InputError: an override is unknown, or of a key that a student has from its teacher.
     """
     before = teacher.config
+    training = before.training
+    if before.distillation.steps is None:
+        training = dataclasses.replace(training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS), train_num_epochs=None,
+                                       train_lr=training.train_lr / TENTH, lr_schedule="cosine", lr_warmup_steps=0)
     config = dataclasses.replace(
-        before, runtime=RuntimeConfig(),
+        before, runtime=RuntimeConfig(), training=training,
         diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=0.0,
                                       min_snr_loss_weight=False),
-        training=dataclasses.replace(before.training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS),
-                                     train_num_epochs=None, train_lr=before.training.train_lr / TENTH, lr_schedule="cosine",
-                                     lr_warmup_steps=0),
         sampling=SamplingConfig(sampler="ddim", spacing=SPACING, clip_x_start=before.sampling.clip_x_start,
                                 seed=before.sampling.seed))
     config = override_config(config, overrides)

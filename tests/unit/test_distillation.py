@@ -1,9 +1,11 @@
 """Progressive distillation: the target, on data for which two steps of the teacher are a formula; and the chain of runs."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -13,14 +15,15 @@ from PIL import Image
 
 from ddpm_ms import Trainer, load_diffusion
 from ddpm_ms.cli import main
-from ddpm_ms.config import Config, override_config
+from ddpm_ms.config import Config, DistillationConfig, override_config, to_dict
 from ddpm_ms.diffusion.distillation import Distillation, student_grid
 from ddpm_ms.diffusion.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.diffusion.samplers import sampling_steps
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.exact import GaussianMixture, run
-from ddpm_ms.training.distillation import halvings
+from ddpm_ms.training import checkpoint
+from ddpm_ms.training.distillation import halvings, student_config
 
 T, SIZE = 60, 4
 SCHEDULE = create_schedule("cosine", T)
@@ -260,22 +263,31 @@ def distill(teacher, tmp_path):
     return command
 
 
+def test_students_of_a_student_go_on_with_its_recipe(make_teacher):
+    plain = student_config(checkpoint.read(next((make_teacher("training.train_lr=0.5") / "checkpoints").iterdir())))
+    assert (plain.training.train_lr, plain.training.train_num_steps, plain.training.lr_schedule) == (0.05, 300, "cosine")
+    state = {"step": 7000, "config": to_dict(dataclasses.replace(plain, distillation=DistillationConfig(steps=8)))}
+    assert student_config(checkpoint.Checkpoint(Path("x"), state)).training == plain.training
+    state["config"]["distillation"]["steps"] = None
+    assert student_config(checkpoint.Checkpoint(Path("x"), state)).training.train_num_steps == 700
+
+
 def bits(folder):
     return {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
 
 
-def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, distill, tmp_path, capsys, monkeypatch):
+def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, make_teacher, distill, tmp_path, capsys, monkeypatch):
     save = Trainer.save
     monkeypatch.setattr(Trainer, "save", lambda self: (save(self), self.step == 2 and os.kill(os.getpid(), signal.SIGTERM)))
     assert distill("--to", "2") == 0
     stage = tmp_path / "out" / "steps_0004"
     assert list(stage.parent.iterdir()) == [stage]
-    diffusion, checkpoint = load_diffusion(stage)
-    told = checkpoint.config
-    assert (checkpoint.step, told.distillation.teacher, told.distillation.steps) == (2, str(teacher), 4)
+    diffusion, found = load_diffusion(stage)
+    told = found.config
+    assert (found.step, told.distillation.teacher, told.distillation.steps) == (2, str(teacher), 4)
     assert (told.sampling.sampler, told.sampling.steps, told.sampling.spacing) == ("ddim", 4, "linspace")
     # Only the student is in it, it began as its teacher, and it has learned.
-    before, after = load_diffusion(teacher)[1].arrays("ema.safetensors"), checkpoint.arrays("model.safetensors")
+    before, after = load_diffusion(teacher)[1].arrays("ema.safetensors"), found.arrays("model.safetensors")
     assert type(diffusion) is GaussianDiffusion and before.keys() == after.keys()
     assert 0 < max(np.abs(before[name] - after[name]).max() for name in before) < 1e-3
     assert all(json.loads(line)["grad_norm"] > 0 for line in (stage / "metrics.jsonl").read_text().splitlines())
@@ -285,8 +297,10 @@ def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, distill,
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*.safetensors")} == written
     # Another teacher is not taken for this one; and a student's recipe is not trained as a plain one.
     capsys.readouterr()
-    assert distill(source=stage) == 2
+    assert distill(source=make_teacher()) == 2
     assert "holds another run (distillation.sha256: " in capsys.readouterr().err
+    assert distill(source=stage) == 2
+    assert f"steps is 4, allowed with {stage}, itself a student of 4 steps: half of these" in capsys.readouterr().err
     assert main(["train", "--config", str(stage / "config.yaml"), "--run-dir", str(tmp_path / "x"), "--device", "CPU"]) == 2
     assert "distillation.steps is 4 in" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
