@@ -20,4 +20,4 @@ teacher="${RUN_DIR:-runs/digits}"
 ddpm-ms train --config configs/digits.yaml --run-dir "$teacher"
 ddpm-ms distill --teacher "$teacher" --steps 64 --to 1 --run-dir "${teacher}_distilled" --device CPU \
     training.train_num_steps=100 training.num_samples=0 "$@"
-python scripts/distill_digits_table.py "$teacher" "${teacher}_distilled"
+python -u scripts/distill_digits_table.py "$teacher" "${teacher}_distilled"

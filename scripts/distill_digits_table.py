@@ -45,7 +45,7 @@ def main() -> None:
             pictured += both
         cells = [f"{a:{form}} / **{b:{form}}**" for a, b, form in zip(*map(columns, both), (".2f", ".3f", ".1f", ".1f"))]
         print(f"| {steps} | {cells[0]} | {cells[1]} | {cells[2]} % | {cells[3]} % |")
-    picture = visual.to_grid(np.concatenate([images[:20] for images in pictured]), columns=20)
+    picture = visual.to_grid(np.concatenate([images[:10] for images in pictured]), columns=10)
     picture.save(arguments.students / "comparison.png")
     print(f"\n{arguments.students / 'comparison.png'}: rows of the same noise, the teacher at its longest way, then teacher and "
           f"student at {' and '.join(map(str, PICTURED))} steps")

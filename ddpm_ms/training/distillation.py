@@ -64,7 +64,7 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
                           sampling=dataclasses.replace(config.sampling, steps=count), runtime=runtime,
                           **dataclasses.asdict(config.training))
         if trainer.runtime.rank == 0:
-            log.info("stage %d of %d: a student of %d steps learns the %d of %s", number, len(counts), count, 2 * count, teacher)
+            log.info("stage %d of %d: %d steps of %s become %d", number, len(counts), 2 * count, teacher, count)
         teacher = trainer.train()
         # Every rank waits here for what rank 0 has saved.
         ended = np.array([trainer.stop_requested or trainer.step < trainer.total_steps], np.int32)
