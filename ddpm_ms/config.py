@@ -170,6 +170,15 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """What the network learned from, where ``ddpm-ms distill`` made it; null elsewhere."""
+
+    teacher: Optional[str] = None  # run directory or checkpoint
+    sha256: Optional[str] = None  # of the teacher's averaged weights
+    steps: Optional[int] = _within(None, 1)  # of the student, each of which does what two of the teacher's do
+
+
+@dataclass(frozen=True)
 class Config:
     """One recipe."""
 
@@ -179,6 +188,7 @@ class Config:
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
+    distillation: DistillationConfig = DistillationConfig()
 
 
 # Keys that a resumed run may change: they do not alter what the weights become.
@@ -186,6 +196,7 @@ FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
     "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.recompute", "training.max_skipped_steps",
     "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
+    "distillation.teacher",
 )
 
 
@@ -199,10 +210,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         InputError: the file is missing or no mapping, a key is unknown or there twice, or a value has the wrong type or range.
     """
-    tree = _read_tree(Path(path), seen=())
-    for override in overrides:
-        _merge(tree, _parse_override(override))
-    return config_from_dict(tree)
+    return _overridden(_read_tree(Path(path), seen=()), overrides)
+
+
+def override_config(config: Config, overrides: Iterable[str]) -> Config:
+    """``config`` with ``section.key=value`` strings applied; the same errors as `load_config`."""
+    return _overridden(to_dict(config), overrides)
 
 
 def config_from_dict(tree: dict) -> Config:
@@ -325,6 +338,12 @@ def _merge(below: dict, above: dict) -> dict:
         else:
             below[key] = value
     return below
+
+
+def _overridden(tree: dict, overrides: Iterable[str]) -> Config:
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    return config_from_dict(tree)
 
 
 def _parse_override(text: str) -> dict:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.cli.options import device_parent, recipe_parent, runtime_config, start
-from ddpm_ms.config import load_config, to_yaml
+from ddpm_ms.config import DistillationConfig, load_config, to_yaml
+from ddpm_ms.errors import InputError
 
 log = logging.getLogger("ddpm_ms")
 
@@ -26,6 +27,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train, or resume, one recipe."""
     config = load_config(arguments.config, arguments.overrides)
+    if config.distillation != DistillationConfig():
+        raise InputError(f"distillation.steps is {config.distillation.steps} in {arguments.config}, allowed: null (the recipe of "
+                         "a student is for `ddpm-ms distill`)")
     config = dataclasses.replace(config, runtime=runtime_config(config.runtime, arguments))
     runtime = start(config.runtime)
     from ddpm_ms.data import create_dataset

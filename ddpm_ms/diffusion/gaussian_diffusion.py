@@ -243,19 +243,9 @@ class GaussianDiffusion(nn.Cell):
         """Weighted loss of every image, (B,) float32; arguments as for the Cell."""
         x_start = img * 2.0 - 1.0 if self.auto_normalize else img
         x = self.q_sample(x_start, t, noise)
-        x_self_cond = None
-        if self_cond:
-            # The same estimate, clipped the same way, that sampling will feed back (arXiv:2208.04202, section 3.2).
-            estimate, _ = self._output(x, t, None, classes, dropout_key)
-            x_self_cond = self.stop_gradient(self._clip(self._noise_and_start(estimate, x, t)[1]))
+        x_self_cond = self._own_estimate(x, t, classes, dropout_key) if self_cond else None
         output, variance = self._output(x, t, x_self_cond, classes, dropout_key)
-        if self.objective == "pred_noise":
-            target = noise
-        elif self.objective == "pred_x0":
-            target = x_start
-        else:
-            target = self.predict_v(x_start, t, noise)
-        per_image = self.mean(self._distance(output - target), (1, 2, 3)) * self.gather(self.loss_weight, t, 0)
+        per_image = self._weighted_error(output, x_start, t, noise)
         if self.learned_variance:
             # The bound teaches the variance alone: its mean is not differentiated (arXiv:2102.09672, section 3.1).
             estimate = self.stop_gradient(self._noise_and_start(output, x, t)[1])
@@ -272,6 +262,21 @@ class GaussianDiffusion(nn.Cell):
         if self_cond is None:
             self_cond = self.self_condition and secrets.randbelow(2) == 1
         return self.losses(img, t, noise, self_cond, classes, dropout_key).mean()
+
+    def _own_estimate(self, x, t, classes, dropout_key):
+        """The estimate of x0, clipped the same way, that sampling will feed back (arXiv:2208.04202, section 3.2)."""
+        output, _ = self._output(x, t, None, classes, dropout_key)
+        return self.stop_gradient(self._clip(self._noise_and_start(output, x, t)[1]))
+
+    def _weighted_error(self, output, x_start, t, noise):
+        """How far ``output`` is from what the objective makes of ``x_start`` and ``noise``, (B,)."""
+        if self.objective == "pred_noise":
+            target = noise
+        elif self.objective == "pred_x0":
+            target = x_start
+        else:
+            target = self.predict_v(x_start, t, noise)
+        return self.mean(self._distance(output - target), (1, 2, 3)) * self.gather(self.loss_weight, t, 0)
 
     # Likelihood.
 

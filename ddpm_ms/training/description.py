@@ -11,6 +11,7 @@ from ddpm_ms.config import (
     Config,
     DataConfig,
     DiffusionConfig,
+    DistillationConfig,
     ModelConfig,
     RuntimeConfig,
     SamplingConfig,
@@ -29,7 +30,8 @@ def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: dict,
 
     hparams = getattr(diffusion.model, "hparams", {"name": "custom"})
     tree = to_dict(Config(runtime=runtime, data=data, sampling=sampling))
-    tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams))
+    tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams),
+                distillation=known(DistillationConfig, diffusion.hparams))
     return config_from_dict(json.loads(json.dumps(tree)))
 
 

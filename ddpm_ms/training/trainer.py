@@ -181,6 +181,11 @@ class Trainer:
         """Optimizer steps done."""
         return self.state.step
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal has asked this rank to end `train`."""
+        return self._stop.requested is not None
+
     def train(self) -> Path:
         """Train to the end, from the newest good checkpoint if there is one. Returns the run directory.
 

@@ -37,14 +37,15 @@ def commands(document):
     return [line for block in blocks for line in block.splitlines() if line.startswith("ddpm-ms ")]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/distillation.md"])
 def test_every_command_in_the_documents_is_one(document):
     assert commands(document)
     for line in commands(document):
         program.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/benchmark.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/distillation.md",
+                                      "docs/benchmark.md"])
 def test_every_picture_in_the_documents_is_there(document):
     path = ROOT / document
     for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", path.read_text()):
