@@ -33,7 +33,7 @@ class _Block(nn.Cell):
 
 
 class SimpleUnet(nn.Cell):
-    """U-Net (arXiv:1505.04597) of plain blocks; no attention, no residuals. It takes a third of the time of `Unet`.
+    """U-Net (arXiv:1505.04597) of plain blocks; no attention, no residuals. It takes a fraction of the time of `Unet`.
 
     There is no batch norm. Its statistics would tie an image to the others of its batch and their noise levels, which
     sampling (one level, any batch) does not repeat, and would make a step depend on the number of devices.
