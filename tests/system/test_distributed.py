@@ -97,9 +97,10 @@ def test_two_nodes_are_one_job(folder):
     nodes = [bash(TRAIN, "CPU", 1, folder / "recipe.yaml", "--run-dir", folder / "nodes" if k == 0 else folder / "elsewhere",
                   "--nodes", 2, "--node-rank", k, "--master", f"127.0.0.1:{port}") for k in range(2)]
     outputs = [finish(node) for node in nodes]
-    assert nodes[0].returncode == 0, outputs
-    # On one machine the address of node 0 is local to both, so msrun starts a second scheduler, which finds its port taken.
-    assert "is finished: 20 of 20 steps" in outputs[1] and "rank" not in outputs[1].splitlines()[-1], outputs
+    # On one machine the address of node 0 is local to both, so each msrun starts a scheduler, and one finds its port taken.
+    assert 0 in [node.returncode for node in nodes], outputs
+    for output in outputs:
+        assert "is finished: 20 of 20 steps" in output and not re.search(r"rank \d+ failed", output), outputs
     assert_same_run(folder / "nodes", folder / "alone")
     # Only rank 0 writes the run: no shared file system is needed.
     assert [p.name for p in (folder / "elsewhere").iterdir()] == ["logs"]
