@@ -192,7 +192,8 @@ def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.nda
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise InputError(f"{what}: {name} is not made of finite numbers")
     for name, parameter in parameters.items():
-        parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
+        # In place: graphs that are compiled already go on using the memory that they were compiled with.
+        ms.ops.assign(parameter, ms.Tensor(arrays[name], parameter.dtype))
 
 
 def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -> tuple[GaussianDiffusion, Checkpoint]:

@@ -78,9 +78,9 @@ class TrainStep(nn.Cell):
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
 
-    def ask_to_stop(self) -> None:
-        """Make the next `update` report, on every rank, that training should stop."""
-        ops.assign(self.stop_votes, Tensor([1.0], ms.float32))
+    def ask_to_stop(self, stop: bool = True) -> None:
+        """Make the next `update` report, on every rank, that training should stop; or no longer."""
+        ops.assign(self.stop_votes, Tensor([float(stop)], ms.float32))
 
     def reset(self) -> None:
         """Forget what `gradient` accumulated."""

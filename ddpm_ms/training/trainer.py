@@ -150,11 +150,12 @@ class Trainer:
         self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion), training,
                                    sampling or default_sampling(diffusion),
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
-        self._check()
         c, world = self.config.training, self.runtime.world
-        self.validation = None
         if c.validation_images:
             self.dataset, held_out = split(self.dataset, c.validation_images, c.seed)
+        self._check()
+        self.validation = None
+        if c.validation_images:
             self.validation = Validation(diffusion, held_out, c.train_batch_size // world, c.seed, self.runtime)
         self.batches = BatchSource(
             self.dataset, c.train_batch_size // world, c.gradient_accumulate_every, c.seed, self.runtime.rank, world,
@@ -250,6 +251,7 @@ class Trainer:
         over. Only rank 0 reads files: the others may be on machines that do not see them."""
         collectives.on_rank_0(self._load_newest, self.runtime)
         self.state.share(self.runtime)
+        self.train_step.ask_to_stop(False)
         self._first_step = self._saved_step = self.step
 
     def _load_newest(self) -> None:
@@ -415,7 +417,7 @@ class Trainer:
             log.info("step %d/%d  validation loss %.5f", self.step, self.total_steps, self.validation_loss)
         if ended is not None:
             log.info("epoch %d: mean loss %.4f", ended, row["epoch_loss"])
-        elif bar.disable:
+        if bar.disable and (ended is None or self.step % self.config.training.log_every == 0):
             log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", self.step, self.total_steps,
                      row["loss"], row["grad_norm"], rate, row["images_per_second"])
 
