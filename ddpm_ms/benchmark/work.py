@@ -25,6 +25,7 @@ from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import check_choice
 from ddpm_ms.models import Unet
+from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training import EMA
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -40,11 +41,13 @@ class Work:
     Adam, EMA.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, recompute: bool = False) -> None:
         case = CASES[check_choice("case", name, CASES)]
         self.case, self.step = case, 0
         runtime.seed_weights(0)
         network = Unet(case.dim, dim_mults=case.dim_mults, channels=case.channels)
+        if recompute:
+            set_recompute(network)
         self.diffusion = GaussianDiffusion(network, image_size=case.size)
         images = np.random.default_rng(0).random((case.batch, case.size, case.size, case.channels), np.float32)
         self.batches = BatchSource(ArrayDataset(images, case.channels), case.batch, 1, seed=0)

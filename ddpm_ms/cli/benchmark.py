@@ -18,6 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
                          choices=("train", "eval", "sample", "load", "load_photos", "load_packed", "train_load", "train_ahead"),
                          help="what to time; load: images from files, see docs/data.md (default: train eval)")
     command.add_argument("--repeats", type=int, default=5, help="calls after the first (default: 5)")
+    command.add_argument("--recompute", action="store_true", help="train with training.recompute")
     command.add_argument("--operators", metavar="DIR", help="also profile one call, and print where its time goes")
     command.set_defaults(run=benchmark)
 
@@ -28,7 +29,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.benchmark.work import Work, measure, operators, peak_memory
 
-    work = Work(arguments.case)
+    work = Work(arguments.case, arguments.recompute)
     print(f"case {arguments.case}: {work.case}\n")
     print("\n".join(measure(work, arguments.work, arguments.repeats)))
     print(f"\npeak memory of the process: {peak_memory():.0f} MiB")
