@@ -10,9 +10,8 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/environment.sh
-source "$root/scripts/environment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 peer="${PEER_VENV:-$root/.venv-peer}"
 if [ ! -f "$peer/.installed" ]; then
     python="$(find_python)"
@@ -23,6 +22,6 @@ if [ ! -f "$peer/.installed" ]; then
     "$peer/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4
     touch "$peer/.installed"
 fi
-install_package "$root" ""
+install_package ""
 cd "$root"
 python -m ddpm_ms.benchmark.versus --peer-python "$peer/bin/python" "$@"

@@ -9,14 +9,13 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/launch.sh
-source "$root/scripts/launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 config="${1:-}"
 [ -n "$config" ] || { usage >&2; exit 2; }
 [ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file"
 shift
-use_package "$root"
+use_package
 if [ -z "${ASCEND_HOME_PATH:-}${ASCEND_TOOLKIT_HOME:-}" ]; then
     fail "no CANN toolkit here (ASCEND_HOME_PATH is not set): install CANN and source its set_env.sh. Nothing was simulated"
 fi

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with the package in it, once, and puts it first in PATH.
-# PYTHON=/path/to/python3.x chooses the interpreter; VENV=/path another place for the environment.
+# PYTHON=/path/to/python3.x chooses the interpreter; VENV=/path another place for the environment. Sets root, the repository.
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 find_python() {
     local candidate
@@ -17,7 +18,7 @@ find_python() {
 
 # install_package EXTRAS: EXTRAS is "" or "[dev]".
 install_package() {
-    local root="$1" extras="$2" venv="${VENV:-$1/.venv}" python stamp
+    local extras="$1" venv="${VENV:-$root/.venv}" python stamp
     stamp="$venv/.installed$extras-$(cat "$root/setup.py" "$root/pyproject.toml" | cksum | cut -d ' ' -f 1)"
     if [ ! -f "$stamp" ]; then
         python="$(find_python)"

@@ -3,15 +3,17 @@
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+NODES=1 NODE_RANK=0 MASTER="" RANK_TABLE=""  # of launch_ranks; MASTER is HOST:PORT
+
 fail() {
     echo "$(basename "$0"): $*" >&2
     exit 2
 }
 
-# use_package ROOT: the active Python if it has the package (a cluster's own environment), else .venv.
+# The active Python if it has the package (a cluster's own environment), else .venv.
 use_package() {
     if ! python -c 'import importlib.metadata as m; m.version("ddpm_ms"), m.version("mindspore")' >/dev/null 2>&1; then
-        install_package "$1" ""
+        install_package ""
     fi
 }
 
@@ -39,14 +41,14 @@ free_port() {
 }
 
 # launch_ranks DEVICE NUM LOGS ARGUMENTS...: NUM processes of `python -m ddpm_ms ARGUMENTS` on this node.
-# Environment: NODES, NODE_RANK, MASTER (HOST:PORT), RANK_TABLE. Returns 0, or the status of the first rank that failed.
+# Returns 0, or the status of the first rank that failed.
 launch_ranks() {
     local device="$1" num="$2" logs="$3"
     shift 3
-    local nodes="${NODES:-1}" node_rank="${NODE_RANK:-0}" master="${MASTER:-127.0.0.1:$(free_port)}"
-    local -a options=("--worker_num=$((num * nodes))" "--local_worker_num=$num" "--node_rank=$node_rank"
+    local master="${MASTER:-127.0.0.1:$(free_port)}"
+    local -a options=("--worker_num=$((num * NODES))" "--local_worker_num=$num" "--node_rank=$NODE_RANK"
         "--master_addr=${master%:*}" "--master_port=${master##*:}" "--log_dir=$logs" "--join=True")
-    [ -z "${RANK_TABLE:-}" ] || options+=("--rank_table_file=$RANK_TABLE")
+    [ -z "$RANK_TABLE" ] || options+=("--rank_table_file=$RANK_TABLE")
     if [ "$device" = CPU ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
         local share=$(($(nproc) / num))
         export OMP_NUM_THREADS=$((share > 0 ? share : 1))
@@ -59,10 +61,10 @@ launch_ranks() {
     declare -gA rank_of=()
     trap 'stop_ranks' INT TERM
     trap 'kill_ranks' EXIT
-    local first="$logs/worker_$((node_rank * num)).log"
+    local first="$logs/worker_$((NODE_RANK * num)).log"
     end_scheduler "$logs" &
     tail -n +1 -F --pid="$msrun_pid" "$first" 2>/dev/null | grep --line-buffered -v "^\[INFO\]" &
-    remember_ranks "$((node_rank == 0 ? num + 1 : num))"
+    remember_ranks "$((NODE_RANK == 0 ? num + 1 : num))"
     [ "$stops" -eq 0 ] || signal_ranks  # a request that came before there was anybody to tell
     local status=0
     wait "$msrun_pid" || status=$?
@@ -149,10 +151,10 @@ report_failure() {
     return "$code"
 }
 
-# run_on_checkpoint ROOT COMMAND [DEVICE [NUM]] CHECKPOINT OPTIONS...: sample or evaluate, on one device or several.
+# run_on_checkpoint COMMAND [DEVICE [NUM]] CHECKPOINT OPTIONS...: sample or evaluate, on one device or several.
 run_on_checkpoint() {
-    local root="$1" command="$2" device=auto num=1
-    shift 2
+    local command="$1" device=auto num=1
+    shift
     if is_device "${1:-}"; then
         device="$1"
         shift
@@ -166,7 +168,7 @@ run_on_checkpoint() {
     [ -d "$checkpoint" ] || fail "CHECKPOINT is '$checkpoint', allowed: a run directory or one of its checkpoints"
     shift
     check_count "$device" "$num"
-    use_package "$root"
+    use_package
     if [ "$num" -eq 1 ]; then
         exec python -m ddpm_ms "$command" --checkpoint "$checkpoint" --device "$device" "$@"
     fi

@@ -9,10 +9,9 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/environment.sh
-source "$root/scripts/environment.sh"
-install_package "$root" ""
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+install_package ""
 cd "$root"
 
 run_dir="${RUN_DIR:-runs/digits}"

@@ -16,9 +16,8 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/launch.sh
-source "$root/scripts/launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 [ "$#" -ge 3 ] || { usage >&2; exit 2; }
 device="$1" num="$2" config="$3"
 shift 3
@@ -27,7 +26,6 @@ check_count "$device" "$num"
 [ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file"
 
 run_dir="runs/$(basename "${config%.*}")"
-NODES=1 NODE_RANK=0
 arguments=()
 while [ "$#" -gt 0 ]; do
     case "$1" in
@@ -43,10 +41,10 @@ while [ "$#" -gt 0 ]; do
 done
 [[ "$NODES" =~ ^[1-9][0-9]*$ ]] || fail "--nodes is '$NODES', allowed: a number from 1"
 [[ "$NODE_RANK" =~ ^[0-9]+$ ]] && [ "$NODE_RANK" -lt "$NODES" ] || fail "--node-rank is '$NODE_RANK', allowed: 0 to $((NODES - 1))"
-[ "$NODES" -eq 1 ] || [[ "${MASTER:-}" =~ ^.+:[0-9]+$ ]] || fail "--master is '${MASTER:-}', allowed with several nodes: HOST:PORT"
-[ -z "${RANK_TABLE:-}" ] || [ -f "$RANK_TABLE" ] || fail "--rank-table is '$RANK_TABLE', allowed: a file"
+[ "$NODES" -eq 1 ] || [[ "$MASTER" =~ ^.+:[0-9]+$ ]] || fail "--master is '$MASTER', allowed with several nodes: HOST:PORT"
+[ -z "$RANK_TABLE" ] || [ -f "$RANK_TABLE" ] || fail "--rank-table is '$RANK_TABLE', allowed: a file"
 
-use_package "$root"
+use_package
 # Once, before NUM_DEVICES of them: the recipe is sound, and the device computes.
 python -m ddpm_ms train --config "$config" --device "$device" "${arguments[@]+"${arguments[@]}"}" --dry-run >/dev/null
 launch_ranks "$device" "$num" "$run_dir/logs" train --config "$config" --device "$device" --run-dir "$run_dir" \

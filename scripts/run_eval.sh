@@ -10,7 +10,6 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/launch.sh
-source "$root/scripts/launch.sh"
-run_on_checkpoint "$root" evaluate "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+run_on_checkpoint evaluate "$@"

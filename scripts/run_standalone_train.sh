@@ -9,9 +9,8 @@ usage() {
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/launch.sh
-source "$root/scripts/launch.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 device=auto
 if is_device "${1:-}"; then
     device="$1"
@@ -21,5 +20,5 @@ config="${1:-}"
 [ -n "$config" ] || { usage >&2; exit 2; }
 [ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file (or, before it, a device: auto, Ascend, GPU, CPU)"
 shift
-use_package "$root"
+use_package
 exec python -m ddpm_ms train --config "$config" --device "$device" "$@"

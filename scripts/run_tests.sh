@@ -4,10 +4,9 @@ set -euo pipefail
 
 case "${1:-}" in -h | --help) echo "usage: bash scripts/run_tests.sh [pytest arguments]"; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/environment.sh
-source "$root/scripts/environment.sh"
-install_package "$root" "[dev]"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+install_package "[dev]"
 cd "$root"
 ruff check .
 python -m pytest "$@"

@@ -4,10 +4,9 @@ set -euo pipefail
 
 case "${1:-}" in -h | --help) echo "usage: bash scripts/sanitize_native.sh   (needs g++)"; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/environment.sh
-source "$root/scripts/environment.sh"
-install_package "$root" ""
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+install_package ""
 command -v g++ >/dev/null || { echo "g++ not found: apt-get install g++" >&2; exit 2; }
 onednn="$(python -c 'import importlib.util, pathlib
 package = importlib.util.find_spec("mindspore").submodule_search_locations[0]

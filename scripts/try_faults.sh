@@ -4,9 +4,8 @@ set -euo pipefail
 
 case "${1:-}" in -h | --help) echo "usage: bash scripts/try_faults.sh   (needs unshare, to mount a small tmpfs as a user)"; exit 0 ;; esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/environment.sh
-source "$root/scripts/environment.sh"
-install_package "$root" "[dev]"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+install_package "[dev]"
 cd "$root"
 python -m tests.system.faults docs/faults.md
