@@ -283,14 +283,15 @@ def _start_device(wanted: str) -> tuple[str, str]:
 
 
 def _try_device(device: str) -> str | None:
-    """None if ``device`` starts and computes, else what is missing."""
+    """None if ``device`` starts and, unless it is the CPU, computes; else what is missing."""
     import mindspore as ms
 
     with tempfile.TemporaryFile("w+") as noise:
         try:
             with _stderr_into(noise):
                 ms.set_device(device, _device_id(device))
-                if not _distributed():  # set_device must come before init, init before every operator
+                # set_device must come before init, init before every operator; and _tune_cpu before the first one on CPUs
+                if device != "CPU" and not _distributed():
                     ms.ops.add(ms.Tensor(1.0), ms.Tensor(1.0)).asnumpy()
             return None
         except (RuntimeError, ValueError) as error:

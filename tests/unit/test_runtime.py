@@ -1,5 +1,6 @@
 """Versions and the CPU guard."""
 
+import mindspore as ms
 import pytest
 
 from ddpm_ms import runtime
@@ -27,3 +28,13 @@ def test_the_guard_never_overrides_the_users_setting(monkeypatch):
     monkeypatch.setattr(runtime, "_mindspore_ships_onednn3", lambda: False)
     runtime.guard_cpu_kernels()
     assert "ONEDNN_MAX_CPU_ISA" not in runtime.os.environ
+
+
+def test_only_devices_are_tried_out_before_the_settings_that_a_cpu_reads_when_it_first_computes(monkeypatch):
+    def compute(*_):
+        raise RuntimeError("computed")
+
+    monkeypatch.setattr(ms, "set_device", lambda *_: None)
+    monkeypatch.setattr(ms.ops, "add", compute)
+    assert runtime._try_device("CPU") is None
+    assert runtime._try_device("Ascend") is not None
