@@ -103,6 +103,12 @@ def _build_native() -> str | None:
         return None
 
 
+def environment_for_others() -> dict[str, str]:
+    """The environment without what `guard_cpu_kernels` set, for processes that are to be timed: it would slow another package,
+    and one of this package, which would take it for the user's setting."""
+    return {name: value for name, value in os.environ.items() if not (_capped and name == "ONEDNN_MAX_CPU_ISA")}
+
+
 def check_versions() -> None:
     """Raise `InputError` when NumPy or MindSpore is missing or of a version that is known not to work."""
     numpy, mindspore = _installed_version("numpy"), _installed_version("mindspore")
@@ -164,6 +170,11 @@ def compiled(method: Callable) -> Callable:
     import mindspore as ms
 
     return ms.jit(method)
+
+
+def is_compiling() -> bool:
+    """Whether `compiled` makes graphs."""
+    return _mode == "graph"
 
 
 class CompileCache:
@@ -333,7 +344,7 @@ def _graph_key(key: object) -> str:
     versions = [_installed_version("mindspore"), platform.python_version(), platform.machine()]
     rank = [os.environ.get("RANK_ID"), os.environ.get("MS_WORKER_NUM")]
     settings = [os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DDPM_MS_NATIVE")]
-    digest.update(repr((versions, rank, settings, native_library(), key)).encode())
+    digest.update(repr((versions, device_target(), rank, settings, native_library(), key)).encode())
     return digest.hexdigest()[:32]
 
 
@@ -358,8 +369,16 @@ def _dotted(version: tuple[int, ...] | None) -> str:
 
 def _git_revision() -> str | None:
     """Commit of the source tree this package runs from, with "-dirty" if edited; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    source = Path(__file__).resolve().parents[1]
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(source), *command], capture_output=True, text=True, check=True,
+                              timeout=10).stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        # Installed below somebody else's repository, this would be the commit of that.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != source:
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None

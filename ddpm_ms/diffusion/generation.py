@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from ddpm_ms import rng
 from ddpm_ms.config import SamplingConfig
@@ -144,13 +144,10 @@ class Generation:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within the block the network is in evaluation mode; afterwards its evaluations are known."""
-        network = self.diffusion.model
-        was_training = network.training
-        network.set_train(False)
         try:
-            yield
+            with evaluation_mode(self.diffusion.model):
+                yield
         finally:
-            network.set_train(was_training)
             self.diffusion.nfe = self.denoise.nfe
 
     def _normal(self, transition: int, purpose: str) -> np.ndarray:
@@ -168,6 +165,17 @@ class Generation:
     def _tell(self, done: int, transitions: int, x: Tensor) -> None:
         if self.callback is not None:
             self.callback(done, transitions, x)
+
+
+@contextlib.contextmanager
+def evaluation_mode(network: nn.Cell) -> Iterator[None]:
+    """Within the block ``network`` does not train: no dropout, no statistics that move."""
+    was_training = network.training
+    network.set_train(False)
+    try:
+        yield
+    finally:
+        network.set_train(was_training)
 
 
 def slerp(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from ddpm_ms.models.simple_unet import SimpleUnet
 from ddpm_ms.models.tiny_unet import TinyUnet
 from ddpm_ms.models.unet import Unet
 
-_MODELS = {"unet": Unet, "simple_unet": SimpleUnet, "tiny_unet": TinyUnet}
+MODELS = {"unet": Unet, "simple_unet": SimpleUnet, "tiny_unet": TinyUnet}
 
 __all__ = ["SimpleUnet", "TinyUnet", "Unet", "create_model", "model_keywords", "num_parameters"]
 
@@ -29,7 +29,7 @@ def create_model(config: ModelConfig, channels: int, image_size: ImageSize | Non
     """
     keywords = model_keywords(config)
     known = {"channels": channels, "image_size": image_size, "timesteps": timesteps}
-    network = _MODELS[config.name]
+    network = MODELS[config.name]
     return network(**keywords, **{key: value for key, value in known.items() if key in _parameters(network)})
 
 
@@ -39,10 +39,10 @@ def model_keywords(config: ModelConfig) -> dict[str, Any]:
     Raises:
         InputError: there is no such network, or a key is set that it does not take.
     """
-    if config.name not in _MODELS:
-        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(_MODELS)} (a network of your own is "
+    if config.name not in MODELS:
+        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(MODELS)} (a network of your own is "
                          "built in Python)")
-    takes, keywords = _parameters(_MODELS[config.name]), {}
+    takes, keywords = _parameters(MODELS[config.name]), {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in takes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,12 +17,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ddpm_ms import runtime
 from ddpm_ms.config import Config, config_from_dict
 from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.models import create_model
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, EMA_WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
 LARGEST_STATE = 2**24  # bytes of state.json
 _NAME = re.compile(r"step_(\d{8})$")
@@ -91,8 +93,8 @@ def _write(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], st
     for name, tensors in arrays.items():
         save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, folder / name)
     checksums = {name: _sha256(folder / name) for name in arrays}
-    text = json.dumps({"format": FORMAT, "step": step, **state, "sha256": checksums}, indent=1)
-    (folder / STATE).write_text(text, encoding="utf-8")
+    complete = {"format": FORMAT, "step": step, **state, "sha256": checksums}
+    (folder / STATE).write_text(json.dumps({**complete, "checksum": _checksum(complete)}, indent=1), encoding="utf-8")
     for path in (*folder.iterdir(), folder):
         _sync(path)
 
@@ -104,17 +106,7 @@ def read(path: str | Path) -> Checkpoint:
         InputError: there is none, or (`DamagedCheckpoint`) a file is missing, cut off or altered.
     """
     path = Path(path)
-    if not (path / STATE).is_file():
-        raise (DamagedCheckpoint if path.is_dir() else InputError)(
-            f"checkpoint {path} has no {STATE}, allowed: a run directory or one of its checkpoints")
-    try:
-        with (path / STATE).open("rb") as file:
-            state = json.loads(file.read(LARGEST_STATE))
-    except (OSError, ValueError, RecursionError):
-        raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged") from None
-    if isinstance(state, dict) and isinstance(state.get("format"), int) and state["format"] != FORMAT:
-        raise InputError(f"checkpoint {path} has format {shown(state['format'])}, allowed: {FORMAT}")
-    _check_state(path, state)
+    state = _read_state(path)
     for name, expected in state["sha256"].items():
         if not (path / name).is_file():
             raise DamagedCheckpoint(f"checkpoint {path}: {name} is missing")
@@ -127,10 +119,31 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, state)
 
 
-def _check_state(path: Path, state: Any) -> None:
+def _read_state(path: Path) -> dict[str, Any]:
+    """The content of state.json, checked."""
+    if not (path / STATE).is_file():
+        raise (DamagedCheckpoint if path.is_dir() else InputError)(
+            f"checkpoint {path} has no {STATE}, allowed: a run directory or one of its checkpoints")
+    try:
+        with (path / STATE).open("rb") as file:
+            state = json.loads(file.read(LARGEST_STATE))
+        if isinstance(state, dict) and isinstance(state.get("format"), int) and state["format"] != FORMAT:
+            raise InputError(f"checkpoint {path} has format {shown(state['format'])}, allowed: {FORMAT}")
+        intact = isinstance(state, dict) and state.pop("checksum", None) == _checksum(state)
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError):
+        intact = False
+    if not intact:
+        raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged")
+    _check_state(path, state)
+    return state
+
+
+def _check_state(path: Path, state: dict[str, Any]) -> None:
     """state.json has what everything else relies on, and in the types that `save` gives it."""
     kinds = {"format": int, "step": int, "config": dict, "sha256": dict}
-    if not isinstance(state, dict) or any(type(state.get(key)) is not kind for key, kind in kinds.items()):
+    if any(type(state.get(key)) is not kind for key, kind in kinds.items()):
         raise DamagedCheckpoint(f"checkpoint {path}: {STATE} is damaged")
     if not 0 <= state["step"] < 10**8:
         raise DamagedCheckpoint(f"checkpoint {path}: its step is {shown(state['step'])}, allowed: 0 to 99999999")
@@ -157,23 +170,30 @@ def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
 
 
 def best(run_dir: str | Path) -> Path | None:
-    """The checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
+    """The good checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
     losses = {path: _validation_loss(path) for path in in_run(run_dir)}
-    known = {path: loss for path, loss in losses.items() if loss is not None}
-    return min(known, key=known.__getitem__) if known else None
+    known = [path for path in losses if losses[path] is not None]
+    for path in sorted(known, key=losses.__getitem__):
+        with contextlib.suppress(InputError):
+            return read(path).path
+    return None
 
 
-def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the best, and what an interrupted save left."""
-    old = set(in_run(run_dir)[keep:]) - {best(run_dir)}
+def remove_old(run_dir: Path, keep: int, step: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints up to ``step`` and the best, and what an interrupted save left.
+
+    Those after ``step`` were damaged when training resumed. They do not count, and stay until it has come so far again.
+    """
+    reached = [path for path in in_run(run_dir) if int(_NAME.match(path.name)[1]) <= step]
+    old = set(reached[keep:]) - {best(run_dir)}
     for path in (*old, *run_dir.glob("checkpoints/.partial_*")):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _validation_loss(path: Path) -> float | None:
     try:
-        loss = json.loads((path / STATE).read_text(encoding="utf-8")).get("validation_loss")
-    except (OSError, ValueError, AttributeError):  # damaged: not the best
+        loss = _read_state(path).get("validation_loss")
+    except InputError:  # damaged: not the best
         return None
     return loss if isinstance(loss, float) and loss == loss else None
 
@@ -210,6 +230,7 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -
     Raises:
         InputError: no checkpoint there, or it is damaged.
     """
+    runtime.current()  # in a notebook nothing has been set up yet
     checkpoint = _find_best(Path(path)) if best_one else _find(Path(path))
     config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
     try:
@@ -242,6 +263,11 @@ def _find_best(path: Path) -> Checkpoint:
         raise InputError(f"checkpoint {path} holds no validation loss, so none is the best; allowed: a run that was trained with "
                          "training.validation_images")
     return read(found)
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    """Of the content of state.json, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

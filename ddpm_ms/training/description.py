@@ -20,6 +20,7 @@ from ddpm_ms.config import (
 )
 from ddpm_ms.data import name_of
 from ddpm_ms.diffusion import GaussianDiffusion
+from ddpm_ms.models import MODELS
 
 
 def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: dict, sampling: SamplingConfig,
@@ -28,7 +29,8 @@ def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: dict,
     def known(section: type, values: dict) -> dict:
         return {f.name: values[f.name] for f in dataclasses.fields(section) if f.name in values}
 
-    hparams = getattr(diffusion.model, "hparams", {"name": "custom"})
+    # A subclass may compute something else under the same keywords.
+    hparams = diffusion.model.hparams if type(diffusion.model) in MODELS.values() else {"name": "custom"}
     tree = to_dict(Config(runtime=runtime, data=data, sampling=sampling))
     tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams),
                 distillation=known(DistillationConfig, diffusion.hparams))

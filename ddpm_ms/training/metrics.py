@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 from ddpm_ms import collectives
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training.files import write_whole
+from ddpm_ms.visual.runs import metrics_rows
 
 log = logging.getLogger("ddpm_ms")
 
@@ -38,14 +41,9 @@ class Metrics:
         """Read the rows back, dropping those after ``step``: a resumed run writes them again."""
         if not self._path.is_file():
             return
-        rows, lines = [], self._path.read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # a line cut off by a kill
-                continue
-        self.rows = [row for row in rows if row["step"] <= step]
-        if len(self.rows) < len(lines):
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        self.rows = [row for row in metrics_rows(text) if row["step"] <= step]
+        if len(self.rows) < len(text.splitlines()) or not text.endswith("\n"):
             write_whole(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, losses: np.ndarray, t: np.ndarray, weights: np.ndarray | None, grad_norm: float) -> None:
@@ -88,10 +86,13 @@ class Metrics:
         return row
 
     def _append(self, row: dict[str, Any]) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
+            with contextlib.suppress(OSError):  # half a line would spoil the next one
+                os.truncate(self._path, size)
             log.warning("%s: a row could not be written (%s)", self._path, error.strerror or error)
 
     def pause(self) -> float:

@@ -100,7 +100,7 @@ class Trainer:
 
     Raises:
         InputError: a value is not allowed, or ``results_folder`` holds another run.
-        TrainingError: from `train`, when the loss diverged.
+        TrainingError: from `train`, when the loss diverged or checkpoints cannot be written.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class Trainer:
                                    sampling or default_sampling(diffusion),
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         c, world = self.config.training, self.runtime.world
+        self._check_labels()
         if c.validation_images:
             self.dataset, held_out = split(self.dataset, c.validation_images, c.seed)
         self._check()
@@ -194,6 +195,8 @@ class Trainer:
         """
         self._open_run()
         with log_to(self.run_dir / "log.txt", self.runtime.rank == 0), StopRequest() as self._stop:
+            if self.runtime.rank == 0:
+                log.info("training %s", self.run_dir)
             self.resume()
             if self.step < self.total_steps:
                 self._loop()
@@ -222,13 +225,13 @@ class Trainer:
                 if self.runtime.world == 1 and self.step > self._saved_step:  # other ranks would know nothing of it
                     if self.metrics.pending:
                         self._log(bar, None)
-                    self.save()
+                    self.save(last=True)
                 raise
 
     def _after_step(self, bar: tqdm, stopping: bool) -> None:
         """Log, save and sample where it is time to."""
         ended = self._epoch_that_ended()
-        due = self._is_due(ended) and not stopping
+        due = self._is_due(ended)
         paused = self.metrics.pause()
         self.validation_loss = self.validation.loss(self.ema) if due and self.validation else None
         self.metrics.resume(paused)
@@ -236,8 +239,8 @@ class Trainer:
             self._log(bar, ended)
         paused = self.metrics.pause()
         if due or stopping:
-            self.save()
-        if due:
+            self.save(stopping)
+        if due and (not stopping or self.step == self.total_steps):  # nobody would draw the last grid again
             self.sample()
         self.metrics.resume(paused)
 
@@ -255,24 +258,36 @@ class Trainer:
         self._first_step = self._saved_step = self.step
 
     def _load_newest(self) -> None:
+        damaged = []
         for found in checkpoint.latest(self.run_dir):
             if isinstance(found, checkpoint.DamagedCheckpoint):
-                log.warning("%s; using the one before", found)
+                damaged.append(str(found))
                 continue
+            for problem in damaged:
+                log.warning("%s; using the one before", problem)
             unlike = differences(found.config, self.config)
             if unlike:
                 raise InputError(f"checkpoint {found.path} comes from another configuration ({'; '.join(unlike)})")
             self.state.load(found)
             log.info("resuming %s at step %d", self.run_dir, self.step)
+            break
+        else:
+            if damaged:
+                raise checkpoint.DamagedCheckpoint(
+                    f"no checkpoint of {self.run_dir} can be used ({'; '.join(damaged)}), allowed: one that can, or none (delete "
+                    "them, and the run begins again)")
         self.metrics.rewind(self.step)
 
-    def save(self) -> None:
+    def save(self, last: bool = False) -> None:
         """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover, but not the best.
 
         If that fails, for want of space or rights, the last good one stays and training goes on to the next.
 
+        Args:
+            last: training ends here, whatever the step.
+
         Raises:
-            TrainingError: it failed `MAX_SAVE_FAILURES` times in a row, or at the last step.
+            TrainingError: it failed `MAX_SAVE_FAILURES` times in a row, or at the end.
         """
         if self.runtime.rank != 0 or self.step == self._saved_step:
             return
@@ -282,16 +297,16 @@ class Trainer:
         try:
             checkpoint.save(self.run_dir / "checkpoints", self.step, self.state.arrays(), numbers)
         except OSError as error:
-            return self._save_failed(error)
+            return self._save_failed(error, last or self.step == self.total_steps)
         self._saved_step, self._save_failures = self.step, 0
-        checkpoint.remove_old(self.run_dir, self.config.training.keep_last)
+        checkpoint.remove_old(self.run_dir, self.config.training.keep_last, self.step)
 
-    def _save_failed(self, error: OSError) -> None:
+    def _save_failed(self, error: OSError, last: bool) -> None:
         self._save_failures += 1
         kept = [path.name for path in checkpoint.in_run(self.run_dir)[:1]]
         problem = (f"step {self.step}: the checkpoint could not be written ({error.strerror or error}); "
                    f"{kept[0] if kept else 'none'} is the last good one")
-        if self._save_failures >= MAX_SAVE_FAILURES or self.step == self.total_steps or self._stop.requested:
+        if self._save_failures >= MAX_SAVE_FAILURES or last:
             raise TrainingError(f"{problem}. Failures in a row: {self._save_failures}, allowed: {MAX_SAVE_FAILURES - 1}, none at "
                                 "the end. Make room and resume with the same command")
         log.error("%s; trying again at the next (failure %d of %d)", problem, self._save_failures, MAX_SAVE_FAILURES)
@@ -316,7 +331,7 @@ class Trainer:
 
     def _stop_sampling(self, *progress: Any) -> None:
         # Other ranks would wait for this one's images.
-        if self._stop.requested and self.runtime.world == 1:
+        if self._stop.requested and self.runtime.world == 1 and self.step < self.total_steps:
             raise _Stopped
 
     # One optimizer step.
@@ -387,7 +402,7 @@ class Trainer:
 
     def _compile(self, batch: MicroBatch, times: np.ndarray, weights: np.ndarray | None) -> None:
         """Compile in a fixed order: the compile cache counts, and a stall in mid-training would be worse."""
-        if self.config.runtime.compile_cache:
+        if self.config.runtime.compile_cache and rt.is_compiling():
             self._cache = rt.CompileCache(to_dict(self.config))
         log.info("compiling (once per start)")
         if self.diffusion.self_condition:
@@ -458,9 +473,11 @@ class Trainer:
                              f"at most the {len(self.dataset)} of the data set")
         if not finite and (c.train_num_epochs or c.save_and_sample_every == "epoch"):
             raise InputError("training by epochs with data that has no length, allowed: train_num_steps, save_and_sample_every")
-        self._check_labels()
         if not self.diffusion.auto_normalize:
             raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
+        if self.config.model.name == "custom" and self.config.runtime.compile_cache:
+            raise InputError("compile_cache is True with a network of your own, allowed: False (its source is not part of the "
+                             "cache's key, so an edit would not be seen)")
         if c.num_samples:
             self.diffusion.check_sampling(self.config.sampling)
         if c.optimizer == "adam" and c.weight_decay > 0:
@@ -494,7 +511,7 @@ class Trainer:
                              f"0 to {classes - 1}")
 
     def _open_run(self) -> None:
-        """Write what describes the run, once; from here on the log goes to log.txt too."""
+        """Write what describes the run."""
         self._cache, self.compile_seconds = None, None
         collectives.on_rank_0(self._describe_run, self.runtime)
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 MIN_SIDE = 480  # small images are enlarged to about this, pixel by pixel, so that a person can see them
 
+FRAMES = 100  # of an animation
+
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Images in [0, 1] to 0..255, rounded; values outside are clipped."""
@@ -53,7 +55,7 @@ def save_pairs(left: np.ndarray, right: np.ndarray, path: str | Path, columns: i
     _write(to_grid(pairs, min(columns, len(pairs)), gap=max(2, left.shape[2] // 8)), path)
 
 
-def frame_steps(transitions: int, frames: int = 100) -> set[int]:
+def frame_steps(transitions: int, frames: int = FRAMES) -> set[int]:
     """Which states of a process, 0 (noise) to ``transitions`` (the result), an animation of at most ``frames`` shows."""
     return set(np.linspace(0, transitions, min(frames, transitions + 1)).round().astype(int).tolist())
 

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 from ddpm_ms.errors import InputError
 
 # A line of log.txt that opens a session; the time before it nobody was training.
-_OPENS = ("resuming ", "compiling ")
+_OPENS = ("training ", "resuming ", "compiling ")
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,22 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"run directory {run_dir} {'has no metrics.jsonl' if Path(run_dir).is_dir() else 'does not exist'}, "
                          "allowed: what `ddpm-ms train` has written its first log line into")
-    rows = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            rows[int(row["step"])] = {**row, "loss": float(row["loss"])}
-        except (ValueError, TypeError, KeyError):
-            continue
+    rows = metrics_rows(path.read_text(encoding="utf-8", errors="replace"))
     if not rows:
         raise InputError(f"{path} has no rows, allowed: at least one, which training writes every training.log_every steps")
+    return rows
+
+
+def metrics_rows(text: str) -> list[dict[str, Any]]:
+    """The rows in the text of a metrics.jsonl, in order of steps; what is no row, as a line that a kill cut off, is passed
+    over."""
+    rows = {}
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            rows[int(row["step"])] = {**row, "step": int(row["step"]), "loss": float(row["loss"])}
+        except (ValueError, TypeError, KeyError):
+            continue
     return [rows[step] for step in sorted(rows)]
 
 

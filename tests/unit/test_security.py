@@ -85,7 +85,7 @@ def test_a_checkpoint_is_written_where_it_belongs_and_old_ones_are_removed_there
     checkpoint.save(run / "checkpoints", 4, arrays, {"config": to_dict(Config())})
     with pytest.raises(OSError):
         checkpoint.save(run / "checkpoints", 2, arrays, {"config": {}})
-    checkpoint.remove_old(run, keep=1)
+    checkpoint.remove_old(run, keep=1, step=4)
     assert [path.name for path in outside.rglob("*")] == ["kept"]
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ddpm_ms import GaussianDiffusion, Trainer, load_config, load_diffusion, rng
+from ddpm_ms import GaussianDiffusion, Trainer, Unet, load_config, load_diffusion, rng
 from ddpm_ms.config import SamplingConfig, differences
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training import checkpoint
+from ddpm_ms.training.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     stopped.train()
     assert (stopped.step, stopped.total_steps) == (3, 4)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    ours_at_3 = contents(tmp_path / "parts", 3)["model.safetensors"]
     monkeypatch.undo()
     parts = stopped.train()  # as in a notebook: the same object goes on, with the graphs that it has
     assert_same_bits(contents(parts, 4), contents(whole, 4))
@@ -89,12 +91,32 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     end = contents(whole, 4)
     assert (end["ema.safetensors"]["init_conv.weight"] != end["model.safetensors"]["init_conv.weight"]).any()
 
+    # The checkpoint alone is enough to sample.
+    diffusion, found = load_diffusion(parts)
+    assert found.step == 4 and found.config == load_config(parts / "config.yaml")
+    sample = diffusion.sample(2, steps=3, seed=0)
+    assert sample.shape == (2, 1, 4, 4)
+    raw, _ = load_diffusion(parts / "checkpoints" / "step_00000004", ema=False)
+    assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
+
     # A damaged newest checkpoint: reported, and the one before is used.
     damaged = parts / "checkpoints" / "step_00000004" / "model.safetensors"
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    assert_same_bits(contents(make_trainer(parts).train(), 4), contents(whole, 4))
+    again = make_trainer(parts)
+    again.resume()
+    assert again.step == 3
+    parameters = dict(again.model.parameters_and_names())
+    for key, value in ours_at_3.items():
+        np.testing.assert_array_equal(parameters[key].asnumpy(), value)
+    # All of them damaged: nothing begins again unasked, and nothing is overwritten.
+    rows = (parts / "metrics.jsonl").read_text()
+    for folder in (parts / "checkpoints").iterdir():
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"no checkpoint of .* can be used .*step_00000004.*step_00000002"):
+        again.train()
+    assert (parts / "metrics.jsonl").read_text() == rows
 
     # Finished: nothing is done again.
     before = (whole / "metrics.jsonl").stat().st_mtime_ns
@@ -106,14 +128,6 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
         make_trainer(whole, train_lr=1e-2)
     with pytest.raises(InputError, match=r"model.dropout: 0.2 -> 0.1"):
         make_trainer(whole, model={"dropout": 0.1})
-
-    # The checkpoint alone is enough to sample.
-    diffusion, found = load_diffusion(parts)
-    assert found.step == 4 and found.config == load_config(parts / "config.yaml")
-    sample = diffusion.sample(2, steps=3, seed=0)
-    assert sample.shape == (2, 1, 4, 4)
-    raw, _ = load_diffusion(parts / "checkpoints" / "step_00000004", ema=False)
-    assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
 
 
 def test_learned_variance_and_importance_sampling_train_and_resume_with_the_same_bits(tiny_unet, images, tmp_path):
@@ -149,15 +163,6 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_three_in_a_row_s
     monkeypatch.undo()
     trainer.save()
     assert checkpoint.read(tmp_path / "checkpoints" / "step_00000003").step == 3
-
-
-def test_epochs_count_steps_and_say_when_to_save(make_trainer, tmp_path):
-    trainer = make_trainer(tmp_path, train_num_epochs=2, save_and_sample_every="epoch")
-    assert trainer.total_steps == 8  # 2 x 23 images in steps of 6
-    due = []
-    for trainer.state.step in range(1, 9):
-        due.append(trainer._is_due(trainer._epoch_that_ended()))
-    assert due == [step in (4, 8) for step in range(1, 9)]
 
 
 def test_a_run_directory_of_another_version_is_refused(make_trainer, tmp_path):
@@ -204,13 +209,17 @@ def test_half_precision_trains_as_float32_does_and_an_overflow_changes_nothing(m
     assert half.metrics.rows[-1]["loss"] != exact.metrics.rows[-1]["loss"]
 
 
-def test_the_best_checkpoint_by_held_out_images_stays_and_can_be_asked_for(make_trainer, tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path, validation_images=5, train_num_steps=3, save_and_sample_every=1, keep_last=1, train_lr=1e-2,
-                           model={"self_condition": False, "dropout": 0.0}, gradient_accumulate_every=1)
+def test_epochs_end_with_the_best_checkpoint_by_held_out_images_and_pictures(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, validation_images=5, train_num_epochs=3, save_and_sample_every="epoch", keep_last=1,
+                           model={"self_condition": False, "dropout": 0.1}, gradient_accumulate_every=1, train_batch_size=9,
+                           train_lr=1e-2, num_samples=2, sampling=SamplingConfig(steps=2))
+    assert trainer.total_steps == 6
     assert len(trainer.dataset) == 18 and len(trainer.validation.dataset) == 5
     assert sorted(trainer.validation.times) == [0, 4, 8, 12, 16]
-    # By hand: the loss of each held-out image on its own, with the averaged weights.
+    # By hand: the loss of each held-out image on its own, with the averaged weights and without dropout, which training has.
     before = trainer.validation.loss(trainer.ema)
+    assert trainer.validation.loss(trainer.ema) == before
+    trainer.diffusion.set_train(False)
     by_hand = [trainer.diffusion.losses(
         ms.Tensor(trainer.validation.dataset.load([k])), ms.Tensor(trainer.validation.times[[k]]),
         ms.Tensor(rng.normal(0, "validation_noise", 0, [k], (1, 4, 4)))).asnumpy()[0] for k in range(5)]
@@ -218,10 +227,13 @@ def test_the_best_checkpoint_by_held_out_images_stays_and_can_be_asked_for(make_
     measured = iter([0.5, 0.25, 0.75])
     monkeypatch.setattr(trainer.validation, "loss", lambda ema: next(measured))
     trainer.train()
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_00000002", "step_00000003"]
-    assert [row["validation_loss"] for row in trainer.metrics.rows] == [0.5, 0.25, 0.75]
-    assert load_diffusion(tmp_path, best_one=True)[1].step == 2
-    assert load_diffusion(tmp_path)[1].step == 3
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_00000004", "step_00000006"]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [f"step_0000000{k}.png" for k in (2, 4, 6)]
+    ends = [row for row in trainer.metrics.rows if "epoch" in row]
+    assert [(row["step"], row["epoch"], row["validation_loss"]) for row in ends] == [(2, 1, 0.5), (4, 2, 0.25), (6, 3, 0.75)]
+    assert all(row["epoch_loss"] > 0 for row in ends)
+    assert load_diffusion(tmp_path, best_one=True)[1].step == 4
+    assert load_diffusion(tmp_path)[1].step == 6
 
 
 def test_without_held_out_images_no_checkpoint_is_the_best(make_trainer, tmp_path):
@@ -235,6 +247,51 @@ def test_the_last_step_is_saved_and_old_checkpoints_go(make_trainer, tmp_path, e
     run = make_trainer(tmp_path, save_and_sample_every=2, keep_last=2, train_num_steps=5, model={"self_condition": False},
                        gradient_accumulate_every=every, log_every=5).train()
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000004", "step_00000005"]
+
+
+def test_damaged_checkpoints_after_the_present_step_neither_count_nor_are_the_best(tmp_path):
+    for step, loss in ((2, 0.3), (3, 0.2), (8, 0.1), (9, 0.4)):
+        checkpoint.save(tmp_path / "checkpoints", step, {checkpoint.WEIGHTS: {"w": np.ones(3, np.float32)}},
+                        {"config": {}, "validation_loss": loss})
+    for step in (8, 9):
+        (tmp_path / "checkpoints" / f"step_{step:08d}" / checkpoint.WEIGHTS).write_bytes(b"")
+    assert checkpoint.best(tmp_path).name == "step_00000003"
+    checkpoint.remove_old(tmp_path, keep=1, step=3)
+    assert [int(path.name[5:]) for path in checkpoint.in_run(tmp_path)] == [9, 8, 3]
+
+
+def test_a_network_of_ones_own_is_recorded_as_such_whatever_it_inherits(tiny_unet, images, tmp_path):
+    class Mine(Unet):
+        pass
+
+    diffusion = GaussianDiffusion(Mine(dim=8, dim_mults=(1,), channels=1, attn_heads=1, attn_dim_head=4), image_size=4)
+    assert Trainer(diffusion, images, results_folder=tmp_path).config.model.name == "custom"
+    with pytest.raises(InputError, match="compile_cache is True with a network of your own, allowed: False"):
+        Trainer(diffusion, images, results_folder=tmp_path, compile_cache=True)
+
+
+def test_rows_of_metrics_survive_a_full_disk_and_bytes_that_are_no_text(tmp_path, monkeypatch):
+    def collected():
+        metrics = Metrics(tmp_path / "metrics.jsonl", 20, Runtime("CPU", 0, 1, "a test"))
+        metrics.add(np.ones(3, np.float32), np.arange(3), None, 1.0)
+        return metrics
+
+    collected().write(1, None, [0.0, 0.0])
+    with monkeypatch.context() as patch:
+        def half_a_line(row):
+            with open(tmp_path / "metrics.jsonl", "a") as file:
+                file.write('{"step": 2, "lo')
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr("ddpm_ms.training.metrics.json.dumps", half_a_line)
+        collected().write(2, None, [0.0, 0.0])
+    collected().write(3, None, [0.0, 0.0])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\n{"loss": 1}\n{"step": 4, "loss"')
+    metrics = collected()
+    metrics.rewind(9)
+    assert [row["step"] for row in metrics.rows] == [1, 3]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(make_trainer, tmp_path):
@@ -260,7 +317,7 @@ def test_impossible_runs_are_refused_before_anything_is_written(make_trainer, ti
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove"])
+@pytest.mark.parametrize("harm", ["flip", "digit", "truncate", "empty", "remove"])
 def test_any_damage_to_a_checkpoint_is_found(tmp_path, name, harm):
     array = {"w": np.arange(9, dtype=np.float32)}
     files = {n: array for n in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS, checkpoint.OPTIMIZER)}
@@ -273,7 +330,9 @@ def test_any_damage_to_a_checkpoint_is_found(tmp_path, name, harm):
     else:
         if harm == "flip":
             data[len(data) // 2] ^= 0x80
-        target.write_bytes({"flip": data, "truncate": data[: len(data) // 2], "empty": b""}[harm])
+        if harm == "digit":  # what stays readable: another step, another weight
+            data[data.index(b'"step": 7') + 8 if name == "state.json" else -1] ^= 1
+        target.write_bytes({"flip": data, "digit": data, "truncate": data[: len(data) // 2], "empty": b""}[harm])
     with pytest.raises(checkpoint.DamagedCheckpoint, match="step_00000007"):
         checkpoint.read(path)
 
@@ -288,7 +347,7 @@ def test_an_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch):
     assert checkpoint.in_run(tmp_path) == []
     monkeypatch.undo()
     save()
-    checkpoint.remove_old(tmp_path, keep=3)
+    checkpoint.remove_old(tmp_path, keep=3, step=7)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_00000007"]
 
 
@@ -296,7 +355,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     path = checkpoint.save(tmp_path / "checkpoints", 1, {}, {"config": {}})
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**state, "format": 99}))
-    with pytest.raises(InputError, match="has format 99, allowed: 1"):
+    with pytest.raises(InputError, match="has format 99, allowed: 2"):
         checkpoint.read(path)
     shutil.rmtree(path)
     with pytest.raises(InputError, match="does not exist"):
