@@ -263,13 +263,29 @@ def check_sides(height: int, width: int, factor: int) -> bool:
     return True
 
 
+class TimeEmbedding(nn.SequentialCell):
+    """An embedding of the step and the layers behind it: (B,) -> (B, time_dim), in float32 whatever the precision of the
+    network, because 16 bits do not tell a step from the next one."""
+
+
+def sinusoidal_frequencies(dim: int, theta: float = 10000.0) -> np.ndarray:
+    """1 / theta^(k / (dim/2 - 1)) for k = 0 .. dim/2 - 1, in float64.
+
+    Raises:
+        InputError: ``dim`` is odd or less than 4.
+    """
+    if dim % 2 or dim < 4:
+        raise InputError(f"dim is {dim}, allowed with a sinusoidal embedding of the step: even numbers from 4")
+    half = dim // 2
+    return np.exp(-math.log(theta) / (half - 1) * np.arange(half))
+
+
 class SinusoidalPosEmb(nn.Cell):
     """sin and cos of t / theta^(k / (dim/2 - 1)), sin first: (B,) -> (B, dim) ("Attention is all you need", 3.5)."""
 
     def __init__(self, dim: int, theta: float = 10000.0) -> None:
         super().__init__()
-        half = dim // 2
-        self.frequencies = Tensor(np.exp(-math.log(theta) / (half - 1) * np.arange(half))[None], ms.float32)
+        self.frequencies = Tensor(sinusoidal_frequencies(dim, theta)[None], ms.float32)
         self.sin, self.cos, self.concat = ops.Sin(), ops.Cos(), ops.Concat(1)
         self.reshape = ops.Reshape()
 

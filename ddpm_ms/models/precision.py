@@ -6,7 +6,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ddpm_ms.errors import InputError
-from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, SinusoidalPosEmb, WeightStandardizedConv
+from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, TimeEmbedding, WeightStandardizedConv
 from ddpm_ms.models.tiny_unet import InterleavedPosEmb
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
@@ -15,7 +15,7 @@ from ddpm_ms.ops.softmax import Softmax
 PRECISIONS, AMP_LEVELS = ("fp32", "fp16", "bf16"), ("O0", "O1", "O2", "O3")
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
 # They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
-_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, InterleavedPosEmb, RMSNorm, SinusoidalPosEmb, Softmax, UnitChannels, UnitGroups,
+_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, InterleavedPosEmb, RMSNorm, Softmax, TimeEmbedding, UnitChannels, UnitGroups,
                   WeightStandardizedConv, nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
 
 

@@ -6,11 +6,20 @@ import math
 from typing import Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import Normal
 
 from ddpm_ms.errors import InputError, check_choice, check_range
-from ddpm_ms.models.layers import ClassEmbedding, GroupNorm, SinusoidalPosEmb, TransposedConv, check_sides, conv
+from ddpm_ms.models.layers import (
+    ClassEmbedding,
+    GroupNorm,
+    SinusoidalPosEmb,
+    TimeEmbedding,
+    TransposedConv,
+    check_sides,
+    conv,
+    sinusoidal_frequencies,
+)
 
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU}
 
@@ -145,7 +154,10 @@ def _norm(kind: str, dim: int) -> nn.Cell:
 def _time_embedding(dim: int, time_dim: int, kind: str, timesteps: int | None, act: type[nn.Cell]) -> nn.Cell:
     """(B,) -> (B, time_dim)."""
     if kind == "sinusoidal":
-        return nn.SequentialCell(SinusoidalPosEmb(dim), nn.Dense(dim, time_dim), act(), nn.Dense(time_dim, time_dim))
+        return TimeEmbedding(SinusoidalPosEmb(dim), nn.Dense(dim, time_dim), act(), nn.Dense(time_dim, time_dim))
     if timesteps is None:
         raise InputError("timesteps is None, allowed with time_embedding='learned': the length of the process")
-    return nn.Embedding(timesteps, time_dim, embedding_table=Normal(1.0))
+    # It begins as the sinusoidal one: a step that is drawn seldom is near its neighbours from the start.
+    angles = np.arange(timesteps)[:, None] * sinusoidal_frequencies(time_dim)
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return nn.Embedding(timesteps, time_dim, embedding_table=Tensor(table, ms.float32))

@@ -64,6 +64,8 @@ class TinyUnet(nn.Cell):
         check_range("channels", channels, 1)
         self.channels, self.out_dim = channels, channels * (2 if learned_variance else 1)
         self.self_condition, self.learned_variance, self.num_classes = self_condition, learned_variance, num_classes
+        if image_size is None:
+            raise InputError("image_size is None, allowed for a tiny_unet: the size that it is made for")
         self.size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         self.downsample_factor = 2 ** (len(dim_mults) - 1)
         check_sides(*self.size, self.downsample_factor)

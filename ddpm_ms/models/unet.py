@@ -15,6 +15,7 @@ from ddpm_ms.models.layers import (
     FourierPosEmb,
     ResnetBlock,
     SinusoidalPosEmb,
+    TimeEmbedding,
     Upsample,
     check_sides,
     conv,
@@ -189,13 +190,12 @@ class Unet(nn.Cell):
         return t
 
 
-def _time_mlp(dim: int, time_dim: int, learned: bool, random: bool, fourier_dim: int, theta: float) -> nn.SequentialCell:
+def _time_mlp(dim: int, time_dim: int, learned: bool, random: bool, fourier_dim: int, theta: float) -> TimeEmbedding:
     if learned or random:
         embedding, width = FourierPosEmb(fourier_dim, learned=not random), fourier_dim + 1
     else:
         embedding, width = SinusoidalPosEmb(dim, theta), dim
-    return nn.SequentialCell(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False),
-                             nn.Dense(time_dim, time_dim))
+    return TimeEmbedding(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False), nn.Dense(time_dim, time_dim))
 
 
 def _per_level(name: str, value: object, levels: int) -> tuple:

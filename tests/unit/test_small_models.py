@@ -10,9 +10,10 @@ from mindspore import Tensor, nn, ops
 from ddpm_ms import GaussianDiffusion, SimpleUnet, TinyUnet, Trainer, load_diffusion, runtime
 from ddpm_ms.config import ModelConfig
 from ddpm_ms.data import ArrayDataset
+from ddpm_ms.diffusion.samplers import SAMPLERS
 from ddpm_ms.errors import InputError
 from ddpm_ms.models import create_model
-from ddpm_ms.models.layers import GroupNorm, TransposedConv
+from ddpm_ms.models.layers import GroupNorm, SinusoidalPosEmb, TransposedConv
 from ddpm_ms.models.precision import set_precision
 from ddpm_ms.models.tiny_unet import InterleavedPosEmb
 
@@ -88,6 +89,16 @@ def test_half_precision_stays_near(make, options, level):
     set_precision(model, "fp16", level)
     found = model(x, time).asnumpy().astype(np.float32)
     assert 0 < np.abs(found - exact).max() < 0.01 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("changes", [{}, {"learned_sinusoidal_cond": True}])
+def test_the_embedding_of_the_step_stays_float32_in_half_precision(tiny_unet, changes):
+    networks = [tiny_unet(**changes), simple()]
+    for embedding, model in zip((networks[0].time_mlp, networks[1].time_emb), networks):
+        steps = Tensor([997.0, 998.0, 999.0], ms.float32)
+        exact = embedding(steps).asnumpy()
+        set_precision(model, "fp16", "O2")
+        np.testing.assert_array_equal(embedding(steps).asnumpy(), exact)
 
 
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
@@ -175,6 +186,32 @@ RUNS = {
                          "pred_x0"),
     "tiny_unet": (ModelConfig(name="tiny_unet", dim=8, dim_mults=(1, 2), residual=True, self_condition=True), "pred_v"),
 }
+
+
+@pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
+@pytest.mark.parametrize("make", [simple, tiny])
+def test_each_works_with_every_objective_and_sampler(make, objective, monkeypatch):
+    monkeypatch.setattr(runtime, "_mode", "pynative")  # nothing to compile
+    diffusion = GaussianDiffusion(make(self_condition=True), image_size=8, timesteps=30, objective=objective)
+    x, time = inputs(size=(8, 8))
+    losses = diffusion.losses(ops.clamp(x, 0, 1), time, x, True).asnumpy()
+    assert losses.shape == (len(x),) and np.isfinite(losses).all()
+    drawn = {name: diffusion.sample(2, seed=0, sampler=name, steps=4) for name in SAMPLERS}
+    assert all(images.shape == (2, 1, 8, 8) and np.isfinite(images).all() for images in drawn.values())
+    assert np.abs(drawn["ddim"] - drawn["ddpm"]).max() > 0
+
+
+def test_a_small_network_needs_what_it_is_made_for():
+    with pytest.raises(InputError, match="image_size is None"):
+        create_model(ModelConfig(name="tiny_unet"), 1)
+    for name in ("unet", "simple_unet"):
+        with pytest.raises(InputError, match="dim is 33, allowed with a sinusoidal embedding of the step: even"):
+            create_model(ModelConfig(name=name, dim=33), 1)
+
+
+def test_a_learned_table_begins_as_the_sinusoidal_embedding():
+    table = simple(dim=8, time_embedding="learned", timesteps=30).time_emb.embedding_table.asnumpy()
+    np.testing.assert_allclose(table, SinusoidalPosEmb(16)(ms.Tensor(np.arange(30), ms.float32)).asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", RUNS)
