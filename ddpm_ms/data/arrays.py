@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_ms.data.array_files import read_arrays
-from ddpm_ms.data.datasets import ArrayDataset
+from ddpm_ms.data.datasets import ArrayDataset, check_labels
 from ddpm_ms.errors import InputError
 
 
@@ -35,4 +35,6 @@ def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
     if labels is not None and (np.ndim(labels) != 1 or np.asarray(labels).dtype.kind not in "iu"):
         raise InputError(f"array file {path} has labels of shape {np.shape(labels)} and type {np.asarray(labels).dtype}, "
                          "allowed: whole numbers (N,)")
+    if labels is not None:
+        check_labels(f"array file {path}", labels)
     return ArrayDataset(images, channels, labels)

@@ -13,7 +13,7 @@ import itertools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ddpm_ms.errors import InputError, check_range
 
 log = logging.getLogger("ddpm_ms")
 
+MOST_CLASSES = 65536
 REPLACEMENTS = 100  # when as many images in a row cannot be read, it is not a broken file but a broken disk
 
 
@@ -204,6 +205,12 @@ class EncodedDataset(RandomAccessDataset):
         return others if labels is None else (other for other in others if labels[other] == labels[index])
 
 
+def check_labels(where: str, labels: np.ndarray) -> None:
+    """Raise `InputError` unless all are 0 to 65535: a histogram and names of all classes must fit."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+        raise InputError(f"{where} has labels {labels.min()} to {labels.max()}, allowed: 0 to {MOST_CLASSES - 1}")
+
+
 class FileDataset(EncodedDataset):
     """Image files.
 
@@ -259,34 +266,49 @@ class StreamDataset:
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterable = iterable
-        self._next = 0
-        self._images = self._endless()
+        self.shape: tuple[int, ...] | None = None
+        self._start()
         first = next(self._images)
         self.shape = first.shape
         self._images = itertools.chain([first], self._images)
 
     def take(self, positions: Sequence[int], seed: int) -> np.ndarray:
-        """Images at rising ``positions``; ``seed`` is not used."""
+        """Images at rising ``positions``; ``seed`` is not used. A position that has passed begins the iterable again."""
         taken = []
         for position in positions:
             if position < self._next:
-                raise ValueError(f"position {position} of a stream that is already at {self._next}")
+                if iter(self._iterable) is self._iterable:
+                    raise InputError(f"the data can be read once only and is at image {self._next}, allowed for image "
+                                     f"{position}: an iterable that begins again, such as a list or a class with __iter__")
+                self._start()
             taken.append(next(itertools.islice(self._images, position - self._next, None)))
             self._next = position + 1
         return np.stack(taken)
 
-    def _endless(self) -> Iterable[np.ndarray]:
+    def _start(self) -> None:
+        self._next, self._images = 0, self._endless()
+
+    def _endless(self) -> Iterator[np.ndarray]:
         while True:
             empty = True
             for item in self._rows():
                 image = np.asarray(item[0] if isinstance(item, (tuple, list)) else item)
                 for one in image if image.ndim == 4 else [image]:
-                    if one.ndim != 3:
-                        raise InputError(f"the data yields arrays of shape {image.shape}, allowed: (C, H, W), (B, C, H, W)")
                     empty = False
-                    yield one.astype(np.float32) / (255 if one.dtype == np.uint8 else 1)
+                    yield self._checked(one)
             if empty:
                 raise InputError("the data yields no image, allowed: at least one")
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """float32 (C, H, W) in [0, 1] like the first one."""
+        if image.ndim != 3 or self.shape not in (None, image.shape):
+            allowed = "(C, H, W), (B, C, H, W)" if self.shape is None else f"{self.shape} as the first"
+            raise InputError(f"the data yields an image of shape {image.shape}, allowed: {allowed}")
+        image = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise InputError(f"the data yields an image of values {image.min():.4g} to {image.max():.4g}, allowed: uint8, or "
+                             "0 to 1")
+        return image
 
     def _rows(self) -> Iterable[Any]:
         if hasattr(self._iterable, "create_tuple_iterator"):  # mindspore.dataset

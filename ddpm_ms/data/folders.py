@@ -10,7 +10,7 @@ import numpy as np
 
 from ddpm_ms.data.datasets import FileDataset
 from ddpm_ms.data.images import find_images
-from ddpm_ms.data.official import find
+from ddpm_ms.data.official import HOW_TO_GET, find, warn_if_not
 from ddpm_ms.errors import InputError
 
 FLOWER_CLASSES = 102
@@ -50,7 +50,10 @@ def class_folders(folder: str | Path, paths: Sequence[Path]) -> tuple[np.ndarray
         InputError: a sub-folder holds none of ``paths``.
     """
     folder = Path(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"data folder {folder} cannot be read: {error.strerror or error}") from None
     parts = [path.relative_to(folder).parts for path in paths]
     if len(names) < 2 or any(len(part) == 1 for part in parts):
         return None, ()
@@ -80,6 +83,9 @@ def load_celeba(root: Path, *arguments: Any) -> FileDataset:
             paths.append(folder / name)
     if not paths:
         raise InputError(f"{listing} names no training image, allowed: lines that end in 0")
+    warn_if_not("celeba", str(listing), f"{len(paths)} training images", "162770 training images")
+    if not any(path.is_file() for path in paths):
+        raise InputError(f"data celeba: {folder} holds no image that {listing.name} names; {HOW_TO_GET['celeba']}")
     return FileDataset(f"data celeba in {root}", paths, *arguments)
 
 
@@ -94,7 +100,8 @@ def load_flowers(root: Path, *arguments: Any) -> FileDataset:
     labels = _flower_labels(table)
     if [path.name for path in paths] != [f"image_{k:05d}.jpg" for k in range(1, len(labels) + 1)]:
         raise InputError(f"{folder} holds {len(paths)} images, but {table} has {len(labels)} labels, allowed: image_00001.jpg to "
-                         f"image_{len(labels):05d}.jpg")
+                         f"image_{len(labels):05d}.jpg; {HOW_TO_GET['flowers102']}")
+    warn_if_not("flowers102", str(table), f"{len(labels)} labels", "8189 labels")
     return FileDataset(f"data flowers102 in {root}", paths, *arguments, labels=labels)
 
 

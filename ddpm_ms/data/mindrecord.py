@@ -18,7 +18,7 @@ from typing import Any, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from ddpm_ms.data.datasets import EncodedDataset
+from ddpm_ms.data.datasets import EncodedDataset, check_labels
 from ddpm_ms.data.folders import class_folders
 from ddpm_ms.data.images import FORMATS, find_images, fit, read_image, upright
 from ddpm_ms.errors import InputError
@@ -83,6 +83,7 @@ class MindRecordDataset(EncodedDataset):
         except RuntimeError as error:
             raise InputError(f"mindrecord file {self._path}: its labels cannot be read: {_cause(error)}") from None
         labels = np.concatenate([part[0].ravel() for part in parts]).astype(np.int64)
+        check_labels(f"mindrecord file {self._path}", labels)
         if not named:
             return labels, ()
         names = np.concatenate([part[1].ravel() for part in parts])

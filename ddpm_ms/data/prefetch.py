@@ -25,4 +25,4 @@ def prefetch(function: Callable[[Key], Value], keys: Iterable[Key], depth: int =
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # whoever comes next may read the same source

@@ -131,13 +131,23 @@ def test_arrays_that_are_no_images_are_refused(images, message):
 
 
 def test_iterables_start_again_and_skip_to_a_position():
-    rows = [np.full((1, 2, 2), i, np.float32) for i in range(3)]
-    assert StreamDataset(rows).take(range(5), 0)[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
-    assert StreamDataset([np.stack(rows)]).take(range(4, 6), 0)[:, 0, 0, 0].tolist() == [1, 2]
+    rows = [np.full((1, 2, 2), i / 2, np.float32) for i in range(3)]
+    stream = StreamDataset(rows)
+    assert stream.take(range(5), 0)[:, 0, 0, 0].tolist() == [0, 0.5, 1, 0, 0.5]
+    assert stream.take(range(2, 4), 0)[:, 0, 0, 0].tolist() == [1, 0]  # a position that has passed
+    assert StreamDataset([np.stack(rows)]).take(range(4, 6), 0)[:, 0, 0, 0].tolist() == [0.5, 1]
+    once = StreamDataset(iter(rows))
+    once.take(range(2), 0)
+    with pytest.raises(InputError, match="can be read once only and is at image 2, allowed for image 0"):
+        once.take([0], 0)
     with pytest.raises(InputError, match="yields no image"):
         StreamDataset([])
     with pytest.raises(InputError, match="shape"):
         StreamDataset([np.zeros(3)])
+    for second, message in ((np.zeros((1, 2, 3)), r"shape \(1, 2, 3\), allowed: \(1, 2, 2\)"),
+                            (rows[1] * 255, "values 127.5 to 127.5"), (rows[0] * np.nan, "values nan")):
+        with pytest.raises(InputError, match=message):
+            StreamDataset([rows[0], second]).take([1], 0)
 
 
 def test_a_mindspore_dataset_is_an_iterable():

@@ -188,20 +188,24 @@ def jpegs(folder, names, size=(22, 27)):
         Image.fromarray(pixels(size[1], size[0], 3)).save(folder / name)
 
 
-def test_celeba_is_its_training_part(tmp_path):
+def test_celeba_is_its_training_part(tmp_path, caplog):
     names = [f"{k:06d}.jpg" for k in range(1, 7)]
     jpegs(tmp_path / "img_align_celeba", names)
     (tmp_path / "list_eval_partition.txt").write_text("".join(f"{n} {p}\n" for n, p in zip(names, "001020")))
     dataset = load("celeba", tmp_path, 16, 3)
     assert len(dataset) == 4 and dataset.labels is None
+    assert "(4 training images, published: 162770 training images)" in caplog.text
     with Image.open(tmp_path / "img_align_celeba" / "000004.jpg") as image:
         expected = np.asarray(image.resize((16, round(27 * 16 / 22)), Image.Resampling.BICUBIC))[2:18]
     np.testing.assert_allclose(dataset.load([2])[0], expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
 
 
 @pytest.mark.parametrize(("listing", "message"), [
-    ("000001.jpg 0\n000001.jpg\n", "list_eval_partition.txt line 2 is '000001.jpg', allowed"), ("000001.jpg 1\n", "names no"),
-    ("../secret.jpg 0\n", "line 1 is"), ("000009.jpg 0\n", "000009.jpg cannot be read"), ("000001.jpg 3\n", "line 1 is"),
+    ("000001.jpg 0\n000001.jpg\n", "list_eval_partition.txt line 2 is '000001.jpg', allowed"),
+    ("000001.jpg 1\n", "names no"), ("../secret.jpg 0\n", "line 1 is"),
+    ("000001.jpg 0\n000009.jpg 0\n", "000009.jpg cannot be read"),
+    ("000009.jpg 0\n", r"img_align_celeba holds no image that list_eval_partition\.txt names; download"),
+    ("000001.jpg 3\n", "line 1 is"),
     (None, r"list_eval_partition\.txt does not exist; download img_align_celeba\.zip"),
 ])
 def test_celeba_that_is_not_right_is_refused(tmp_path, listing, message):
@@ -219,14 +223,16 @@ def write_flowers(root, labels, count):
     savemat(root / "imagelabels.mat", {"labels": np.array([labels], np.uint8)})
 
 
-def test_flowers_have_labels_from_zero(tmp_path):
+def test_flowers_have_labels_from_zero(tmp_path, caplog):
     write_flowers(tmp_path, [77, 1, 102], 3)
     dataset = load("flowers102", tmp_path, 16, 3)
+    assert "(3 labels, published: 8189 labels)" in caplog.text
     assert dataset.labels.tolist() == [76, 0, 101] and dataset.load([0, 1, 2]).shape == (3, 3, 16, 16)
 
 
 @pytest.mark.parametrize(("labels", "count", "message"), [
-    ([1, 2, 3], 2, "holds 2 images, but .* has 3 labels"), ([1, 0], 2, "not 1 to 102"), ([1, 103], 2, "not 1 to 102"),
+    ([1, 2, 3], 2, "holds 2 images, but .* has 3 labels, .*download 102flowers"), ([1, 0], 2, "not 1 to 102"),
+    ([1, 103], 2, "not 1 to 102"),
 ])
 def test_flowers_that_are_not_right_are_refused(tmp_path, labels, count, message):
     write_flowers(tmp_path, labels, count)
@@ -235,6 +241,13 @@ def test_flowers_that_are_not_right_are_refused(tmp_path, labels, count, message
     (tmp_path / "imagelabels.mat").write_bytes(b"MATLAB nothing")
     with pytest.raises(InputError, match=r"imagelabels\.mat cannot be read"):
         load("flowers102", tmp_path, 16, 3)
+
+
+def test_labels_that_are_no_classes_are_refused(tmp_path):
+    for labels, found in (([0, -1, 2], "-1 to 2"), ([0, 1, 2**40], "0 to 1099511627776")):
+        np.savez(tmp_path / "x.npz", images=pixels(3, 8, 8), labels=np.array(labels))
+        with pytest.raises(InputError, match=f"has labels {found}, allowed: 0 to 65535"):
+            load("npz", tmp_path / "x.npz", 8)
 
 
 def test_an_array_file_needs_its_root(tmp_path):
@@ -250,18 +263,18 @@ def test_an_array_file_needs_its_root(tmp_path):
 def test_the_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     recipe = str(CONFIGS / "folder.yaml")
     for name in official.HOW_TO_GET:
-        assert main(["data", "inspect", "--config", recipe, f"data.name={name}", f"data.root={tmp_path / 'none'}"]) == 2
+        assert main(["data", "inspect", recipe, f"data.name={name}", f"data.root={tmp_path / 'none'}"]) == 2
         line, = capsys.readouterr().err.splitlines()
         assert "does not exist" in line and "download" in line and "https://" in line and "data.root" in line
 
 
 def test_inspect_counts_classes_and_draws_a_row_of_each(tmp_path, capsys):
     write_mnist(tmp_path, pixels(30, 28, 28), np.repeat(np.arange(3, dtype=np.uint8), [2, 8, 20]))
-    assert main(["data", "inspect", "--config", str(CONFIGS / "digits.yaml"), "--out", str(tmp_path / "sub" / "sheet.png"),
-                 "data.name=fashion_mnist", f"data.root={tmp_path}", "data.image_size=28"]) == 0
+    assert main(["data", "inspect", str(CONFIGS / "digits.yaml"), "data.name=fashion_mnist", f"data.root={tmp_path}",
+                 "data.image_size=28", "--out", str(tmp_path / "sub" / "sheet.png")]) == 0
     out = capsys.readouterr().out
     assert "images: 30" in out and "shape: 1 channel, 28x28" in out and "values: 0.000 to 1.000" in out
     assert "labels: 3 classes, 2 to 20 images in each" in out and "Pullover          20  ########" in out
     with Image.open(tmp_path / "sub" / "sheet.png") as sheet:
         assert sheet.width / sheet.height == pytest.approx((8 * 29 + 1) / (3 * 29 + 1), rel=0.01)  # 8 columns, 3 rows
-    assert main(["data", "inspect", "--config", str(CONFIGS / "digits.yaml"), "--out", "sheet.txt"]) == 2
+    assert main(["data", "inspect", str(CONFIGS / "digits.yaml"), "--out", "sheet.txt"]) == 2
