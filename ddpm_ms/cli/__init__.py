@@ -17,7 +17,7 @@ COMMANDS = (train, distill, sample, evaluate, benchmark, visualize, report, data
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
-    in the input."""
+    in the input, 130 interrupted."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"ddpm-ms: out of memory ({error}), allowed: a smaller model, batch or data set", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # where it is no request to finish a step and save
+        print("ddpm-ms: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

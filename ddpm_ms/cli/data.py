@@ -15,8 +15,9 @@ log = logging.getLogger("ddpm_ms")
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``data inspect`` and ``data pack``."""
     verbs = commands.add_parser("data", help="look at a data set, or pack one").add_subparsers(metavar="VERB", required=True)
-    command = verbs.add_parser("inspect", parents=[recipe_parent()], help="say what is in the data set of a recipe")
-    command.add_argument("--out", metavar="PNG", help="also write a sheet of its images, class by class")
+    command = verbs.add_parser("inspect", parents=[recipe_parent(flag=False)], help="say what is in the data set of a recipe")
+    command.add_argument("--out", default="inspect.png", metavar="PNG", help="a sheet of its images, class by class (default: "
+                         "inspect.png)")
     command.set_defaults(run=inspect)
     command = verbs.add_parser("pack", help="pack a folder of images into one MindRecord file")
     command.add_argument("folder", metavar="FOLDER",
@@ -41,10 +42,9 @@ def inspect(arguments: argparse.Namespace) -> None:
     for skipped in getattr(dataset, "skipped", ()):
         log.warning("skipped: %s", skipped)
     print("\n".join([f"data: {config.name}", *summary(dataset)]))
-    if arguments.out:
-        images, columns = sheet(dataset)
-        visual.to_grid(images, columns).save(arguments.out)
-        log.info("%s: %d of them", arguments.out, len(images))
+    images, columns = sheet(dataset)
+    visual.to_grid(images, columns).save(arguments.out)
+    log.info("%s: %d of them", arguments.out, len(images))
 
 
 def pack(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ddpm_ms.cli.options import SAMPLING_NAMES, check_counts, device_parent, load, progress, sampling, trained_parent
 from ddpm_ms.cli.sample import draw
 from ddpm_ms.collectives import gather
-from ddpm_ms.errors import EvaluationError, InputError
+from ddpm_ms.errors import EvaluationError, InputError, check_range
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,6 +28,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return bits_per_dim(arguments)
     from ddpm_ms.evaluation.digits import SAMPLES, evaluate_digits
 
+    check_range("--num-images", arguments.num_images or SAMPLES, 2)
     runtime, diffusion, checkpoint = load(arguments)
     if checkpoint.config.data.name != "digits":
         raise InputError(f"{arguments.checkpoint} was trained on data {checkpoint.config.data.name}, allowed with "

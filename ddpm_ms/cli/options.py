@@ -25,10 +25,13 @@ def device_parent() -> argparse.ArgumentParser:
     return device
 
 
-def recipe_parent() -> argparse.ArgumentParser:
-    """Options of every command that reads a recipe."""
+def recipe_parent(flag: bool = True) -> argparse.ArgumentParser:
+    """Options of every command that reads a recipe: behind --config, or without a ``flag`` as the first argument."""
     recipe = argparse.ArgumentParser(add_help=False)
-    recipe.add_argument("--config", required=True, metavar="FILE", help="recipe in YAML")
+    if flag:
+        recipe.add_argument("--config", required=True, metavar="FILE", help="recipe in YAML")
+    else:
+        recipe.add_argument("config", metavar="CONFIG", help="recipe in YAML")
     recipe.add_argument("overrides", nargs="*", metavar="section.key=value", help="change keys of the recipe")
     return recipe
 
@@ -73,6 +76,14 @@ def check_output(option: str, path: str | Path | None, endings: tuple[str, ...])
             raise InputError(f"{option} is {path}, which cannot be written, allowed: a file")
     except OSError as error:
         raise InputError(f"{option} is {path}: {error.strerror}") from None
+
+
+def run_directory(checkpoint: str) -> Path:
+    """The run that --checkpoint names, or that the checkpoint it names is in."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} does not exist, allowed: a run directory or one of its checkpoints")
+    return path.resolve().parents[1] if path.resolve().parent.name == "checkpoints" else path
 
 
 def load(arguments: argparse.Namespace):

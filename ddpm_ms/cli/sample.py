@@ -10,7 +10,7 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, progress, sampling, trained_parent
+from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, progress, run_directory, sampling, trained_parent
 from ddpm_ms.collectives import gather
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime import Runtime
@@ -42,6 +42,7 @@ def sample(arguments: argparse.Namespace) -> None:
         raise InputError("--mask without --init-image, allowed: with the image that it masks")
     if arguments.interpolate and (arguments.init_image or arguments.mask):
         raise InputError("--interpolate with --init-image or --mask, allowed: its two images alone")
+    arguments.out = arguments.out or run_directory(arguments.checkpoint) / "samples" / "sample.png"
     for name, endings in (("out", (".png",)), ("gif", (".gif",)), ("npz", (".npz",))):
         check_output(f"--{name}", getattr(arguments, name), endings)
     check_output("--files", arguments.files and Path(arguments.files, "000000.png"), (".png",))
@@ -51,14 +52,13 @@ def sample(arguments: argparse.Namespace) -> None:
     how = sampling(arguments, checkpoint.config)
     from ddpm_ms import visual
 
-    out = Path(arguments.out or Path(arguments.checkpoint, "samples", "sample.png"))
     frames: list[np.ndarray] = []
     images, speed = draw(diffusion, arguments, how, runtime, frames)
     if runtime.rank != 0:
         return
-    visual.save_grid(images, out)
+    visual.save_grid(images, arguments.out)
     method = "RePaint" if arguments.mask else how["sampler"]
-    log.info("%s: %d images, %s, %s steps, seed %d; %s", out, len(images), method, how["steps"], how["seed"], speed)
+    log.info("%s: %d images, %s, %s steps, seed %d; %s", arguments.out, len(images), method, how["steps"], how["seed"], speed)
     if arguments.gif:
         visual.save_gif([*frames, images[:len(frames[0])]], arguments.gif)
         log.info("%s: the reverse process", arguments.gif)

@@ -14,10 +14,11 @@ from ddpm_ms.cli.options import (
     load,
     progress,
     recipe_parent,
+    run_directory,
     sampling,
     trained_parent,
 )
-from ddpm_ms.cli.sample import draw
+from ddpm_ms.cli.sample import GIF_IMAGES, draw
 from ddpm_ms.config import load_config
 from ddpm_ms.errors import InputError, check_range
 
@@ -26,8 +27,8 @@ log = logging.getLogger("ddpm_ms")
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``visualize`` and its kinds."""
-    command = commands.add_parser("visualize", help="draw pictures: forward, schedules, losses, nearest",
-                                  description="Draw pictures. The reverse process is `ddpm-ms sample --gif`.")
+    command = commands.add_parser("visualize", help="draw pictures: forward, schedules, losses, reverse, nearest",
+                                  description="Draw pictures.")
     kinds = command.add_subparsers(metavar="KIND", required=True)
     kind = kinds.add_parser("forward", parents=[recipe_parent()], help="an image noised at chosen steps")
     kind.add_argument("--steps", type=int, nargs="+", help="noise levels (default: 0, T/5, T/2, T-1)")
@@ -39,6 +40,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     kind = kinds.add_parser("losses", help="the loss curves of runs in one plot")
     kind.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     _ends(kind, losses)
+    kind = kinds.add_parser("reverse", parents=[trained_parent(), device_parent()],
+                            help="the reverse process from noise to images, about a hundred frames of it")
+    kind.add_argument("--num-images", "-n", type=int, default=16, help=f"how many, at most {GIF_IMAGES} (default: 16)")
+    kind.add_argument("--out", "--gif", dest="gif", metavar="GIF", help="the animation (default: reverse.gif in the run, where "
+                      "`ddpm-ms report` finds it)")
+    kind.set_defaults(run=reverse)
     kind = kinds.add_parser("nearest", parents=[trained_parent(), device_parent()],
                             help="samples beside the training images nearest to them: are they copies?")
     kind.add_argument("--num-images", "-n", type=int, default=16, help="how many samples (default: 16)")
@@ -102,17 +109,37 @@ def losses(arguments: argparse.Namespace) -> None:
     log.info("%s: %s", arguments.out, ", ".join(f"{name} ({rows[-1]['loss']:.4f})" for name, rows in runs.items()))
 
 
+def reverse(arguments: argparse.Namespace) -> None:
+    """Write the way from noise to images as an animation whose last frame is held."""
+    check_counts(arguments)
+    check_range("--num-images", arguments.num_images, 1, GIF_IMAGES)
+    arguments.gif = arguments.gif or run_directory(arguments.checkpoint) / "reverse.gif"
+    check_output("--out", arguments.gif, (".gif",))
+    runtime, diffusion, checkpoint = load(arguments)
+    from ddpm_ms import visual
+
+    how = sampling(arguments, checkpoint.config)
+    if arguments.steps is None:  # as many as there are frames
+        how["steps"] = min(visual.FRAMES - 1, diffusion.num_timesteps)
+    frames: list[np.ndarray] = []
+    images, _ = draw(diffusion, arguments, how, runtime, frames)
+    visual.save_gif([*frames, images], arguments.gif)
+    log.info("%s: %d images, %s, %d steps", arguments.gif, len(images), how["sampler"], how["steps"])
+
+
 def nearest(arguments: argparse.Namespace) -> None:
     """Write samples beside their nearest training images, nearest first, and print how near that is."""
     check_counts(arguments)
     check_output("--out", arguments.out, (".png",))
     runtime, diffusion, checkpoint = load(arguments)
     from ddpm_ms import visual
-    from ddpm_ms.data import create_dataset
+    from ddpm_ms.data import create_dataset, split
     from ddpm_ms.evaluation import evaluate_nearest
 
     config = checkpoint.config
     dataset = create_dataset(config.data)
+    if config.training.validation_images:
+        dataset, _ = split(dataset, config.training.validation_images, config.training.seed)
     check_range("the number of images in the data", len(dataset), 2)
     images, _ = draw(diffusion, arguments, sampling(arguments, config), runtime)
     with progress(len(dataset), "image") as bar:

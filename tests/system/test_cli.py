@@ -87,9 +87,13 @@ def test_the_pictures_of_a_run_are_reachable(trained, tmp_path, capsys):
                  str(tmp_path / "nearest.png")]) == 0
     assert "samples (3)" in capsys.readouterr().out
     assert Image.open(tmp_path / "nearest.png").width > Image.open(tmp_path / "nearest.png").height
+    assert main(["visualize", "reverse", "--checkpoint", str(run / "checkpoints" / "step_00000004"), "--device", "CPU", "-n",
+                 "2"]) == 0
+    with Image.open(run / "reverse.gif") as animation:
+        assert animation.n_frames == 21  # T = 20: the noise and 20 transitions
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == 2 and "step 4/4" in page and "step_00000004" in page
+    assert page.count("<img") == 3 and "step 4/4" in page and "step_00000004" in page
     assert re.search(r"<dt>Wall time</dt><dd>\d+\.\d s", page) and re.search(r"<dt>Parameters</dt><dd>\d\d?,\d{3}<", page)
 
 
