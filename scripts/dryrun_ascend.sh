@@ -22,4 +22,4 @@ fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 MS_SIMULATION_LEVEL="${MS_SIMULATION_LEVEL:-1}" RANK_SIZE=1 RANK_ID=0 python -m ddpm_ms train --config "$config" --device Ascend \
-    --run-dir "$work/run" "$@" training.train_num_steps=1 training.num_samples=0
+    --run-dir "$work/run" "$@" training.train_num_epochs=null training.train_num_steps=1 training.num_samples=0

@@ -3,6 +3,10 @@
 # PYTHON=/path/to/python3.x chooses the interpreter; VENV=/path another place for the environment. Sets root, the repository.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# A command that was asked to stop ends with status 0, as a cluster expects; a script must not go on with half of its result.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python3.9; do

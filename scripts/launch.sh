@@ -40,6 +40,23 @@ free_port() {
     python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# try_device DEVICE: fail unless it starts and computes. Once, before there are many.
+try_device() {
+    python - "$1" <<'EOF'
+import sys
+
+from ddpm_ms import runtime
+from ddpm_ms.config import RuntimeConfig
+from ddpm_ms.errors import InputError
+
+try:
+    runtime.setup(RuntimeConfig(device=sys.argv[1]))
+except InputError as error:
+    print(f"ddpm-ms: {error}", file=sys.stderr)
+    sys.exit(2)
+EOF
+}
+
 # launch_ranks DEVICE NUM LOGS ARGUMENTS...: NUM processes of `python -m ddpm_ms ARGUMENTS` on this node.
 # Returns 0, or the status of the first rank that failed.
 launch_ranks() {
@@ -172,5 +189,6 @@ run_on_checkpoint() {
     if [ "$num" -eq 1 ]; then
         exec python -m ddpm_ms "$command" --checkpoint "$checkpoint" --device "$device" "$@"
     fi
+    [ "$device" = CPU ] || try_device "$device"
     launch_ranks "$device" "$num" "$checkpoint/${command}_logs" "$command" --checkpoint "$checkpoint" --device "$device" "$@"
 }

@@ -32,6 +32,7 @@ while [ "$#" -gt 0 ]; do
         --run-dir | --nodes | --node-rank | --master | --rank-table)
             [ "$#" -ge 2 ] || fail "$1 has no value" ;;&
         --run-dir) run_dir="$2"; shift 2 ;;
+        --run-dir=*) run_dir="${1#*=}"; shift ;;
         --nodes) NODES="$2"; shift 2 ;;
         --node-rank) NODE_RANK="$2"; shift 2 ;;
         --master) MASTER="$2"; shift 2 ;;

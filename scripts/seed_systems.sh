@@ -18,27 +18,55 @@ cd "$root"
 runs="${RUNS:-runs/seeds}"
 mkdir -p "$runs" docs/images/seeds
 
+# seconds_of RUN...: what their logs say they took, without breaks.
+seconds_of() {
+    python - "$@" <<'EOF'
+import sys
+from pathlib import Path
+
+from ddpm_ms.visual.runs import read_log, seconds_at_work
+
+print(round(sum(seconds_at_work(read_log(Path(run))) or 0 for run in sys.argv[1:])))
+EOF
+}
+
+# add_row NAME COMMAND SECONDS RUN [OPTIONS...]: the picture, the score and a row of the table.
+add_row() {
+    local name="$1" command="$2" seconds="$3" run="$4" score status=0 recognised distance asked
+    shift 4
+    ddpm-ms sample --checkpoint "$run" --device CPU -n 64 --out "docs/images/seeds/$name.png" "$@"
+    score="$(ddpm-ms evaluate --checkpoint "$run" --device CPU "$@")" || status=$?
+    [ "$status" -le 1 ] || exit "$status"  # 1: it does not pass, which is a row, too
+    recognised="$(sed -n 's/^digits recognised with p >= [0-9.]*: \([0-9.]*%\).*/\1/p' <<<"$score")"
+    distance="$(sed -n 's/^Frechet distance: \([0-9.]*\).*/\1/p' <<<"$score")"
+    asked="$(sed -n 's/^recognised as the class asked for: \(.*\)/, as asked for: \1/p' <<<"$score")"
+    sed -n 's/.*real digits \([0-9.]*%\{0,1\}\).*/\1/p' <<<"$score" | paste -sd ' ' | sed 's/ / and /' >"$runs/real"
+    # shellcheck disable=SC2016  # the backquotes are Markdown's
+    printf '| `%s` | %s s | %s%s | %s | %s | ![samples](images/seeds/%s.png) |\n' \
+        "$command" "$seconds" "$recognised" "$asked" "$distance" "$(tail -n 1 <<<"$score")" "$name" >"$runs/$name.row"
+}
+
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
     for path in configs/seeds/*_digits.yaml; do names+=("$(basename "$path" .yaml)"); done
 fi
 for name in "${names[@]}"; do
-    if [ ! -f "configs/seeds/$name.yaml" ]; then
-        echo "no configs/seeds/$name.yaml" >&2
+    recipe="configs/seeds/$name.yaml" run="$runs/$name" options=()
+    if [ ! -f "$recipe" ]; then
+        echo "no $recipe" >&2
         exit 2
     fi
-    [ ! -f "$runs/$name/row.md" ] || continue
-    began=$SECONDS
-    ddpm-ms train --config "configs/seeds/$name.yaml" --run-dir "$runs/$name"
-    seconds=$((SECONDS - began))
-    ddpm-ms sample --checkpoint "$runs/$name" --device CPU -n 64 --out "docs/images/seeds/$name.png"
-    score="$(ddpm-ms evaluate --checkpoint "$runs/$name" --device CPU || true)"  # a system that does not pass is a row, too
-    recognised="$(sed -n 's/^digits recognised with p >= [0-9.]*: \([0-9.]*%\).*/\1/p' <<<"$score")"
-    distance="$(sed -n 's/^Frechet distance: \([0-9.]*\).*/\1/p' <<<"$score")"
-    asked="$(sed -n 's/^recognised as the class asked for: \(.*\)/, as asked for: \1/p' <<<"$score")"
-    # shellcheck disable=SC2016  # the backquotes are Markdown's
-    printf '| `ddpm-ms train --config configs/seeds/%s.yaml` | %s s | %s%s | %s | %s | ![samples](images/seeds/%s.png) |\n' \
-        "$name" "$seconds" "$recognised" "$asked" "$distance" "$(tail -n 1 <<<"$score")" "$name" >"$runs/$name/row.md"
+    [ ! -f "$runs/$name.row" ] || continue
+    ddpm-ms train --config "$recipe" --run-dir "$run"
+    if grep -q '^  validation_images:' "$recipe"; then options=(--best); fi
+    if [ "$name" = s3_distill_digits ]; then
+        ddpm-ms distill --teacher "$run" --steps 64 --to 4 --run-dir "${run}_students" --device CPU training.num_samples=0
+        # The rows of four steps come after that of the teacher's own way: in the order of names.
+        add_row "${name}_4" "... --sampler ddim --steps 4" "$(seconds_of "$run")" "$run" --sampler ddim --steps 4
+        add_row "${name}_to_4" "ddpm-ms distill --teacher RUN --steps 64 --to 4" "$(seconds_of "${run}_students"/*)" \
+            "${run}_students/steps_0004"
+    fi
+    add_row "$name" "ddpm-ms train --config $recipe" "$(seconds_of "$run")" "$run" ${options[@]+"${options[@]}"}
 done
 
 {
@@ -48,10 +76,11 @@ done
     echo "digits of 8x8 pixels. Time: training on $(nproc) CPU cores, compilation included, other work on the machine not excluded."
     echo "Recognised: share of 256 samples in which the quickstart's classifier sees one digit with p >= 0.9. Distance: Fréchet"
     echo "distance to the training digits in that classifier. PASSED: at least 80 % recognised, all ten digits, and at most twice"
-    echo "the distance of real digits. Real digits: 96.9 % and 1.34."
+    echo "the distance of real digits. Real digits: $(cat "$runs/real")."
     echo
     echo "| command | time | recognised | distance | verdict | 64 samples |"
     echo "| --- | --- | --- | --- | --- | --- |"
-    cat "$runs"/*/row.md
+    LC_ALL=C
+    cat "$runs"/*.row
 } >docs/seed_systems.md
 echo "docs/seed_systems.md"

@@ -211,7 +211,8 @@ def test_a_wrong_argument_of_the_launcher_is_one_line(folder, arguments, message
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_rank_is_started(folder):
-    process = bash(TRAIN, "Ascend", 2, folder / "recipe.yaml", "--run-dir", folder / "none")
-    output = finish(process)
-    assert process.returncode == 2 and "Ascend cannot start" in output and "CANN" in output
-    assert not (folder / "none").exists()
+    for script, *arguments in ((TRAIN, folder / "recipe.yaml", f"--run-dir={folder / 'none'}"), (SAMPLE, folder)):
+        process = bash(script, "Ascend", 2, *arguments)
+        output = finish(process)
+        assert process.returncode == 2 and "Ascend cannot start" in output and "CANN" in output
+    assert not (folder / "none").exists() and not (folder / "sample_logs").exists()

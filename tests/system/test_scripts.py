@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted(Path(__file__).parents[2].joinpath("scripts").glob("*.sh"))
-STARTED = [s for s in SCRIPTS if s.read_text().startswith("#!")]  # the others are sourced
+FOLDER = Path(__file__).parents[2] / "scripts"
+SCRIPTS = sorted([*FOLDER.glob("*.sh"), *FOLDER.glob("*.sbatch")])
+STARTED = [s for s in SCRIPTS if s.suffix == ".sh" and s.read_text().startswith("#!")]  # the others are sourced, or Slurm's
 ARGUMENTS = {"run_standalone_train.sh": ["CPU", "recipe.yaml"], "run_distribute_train.sh": ["CPU", "2", "recipe.yaml"],
              "dryrun_ascend.sh": ["recipe.yaml"], "run_sample.sh": ["."], "run_eval.sh": ["."]}
 
