@@ -128,7 +128,7 @@ class TrainingConfig:
     augment_horizontal_flip: bool = False  # mirror each image with probability 1/2
     timestep_sampling: Literal["uniform", "antithetic", "stratified", "loss_second_moment"] = "uniform"
     label_dropout: float = _within(0.1, 0.0, 1.0)  # with num_classes: how often a label is hidden
-    adam_betas: Tuple[float, float] = _within((0.9, 0.99), 0.0, 0.9999999)
+    adam_betas: Tuple[float, float] = _within((0.9, 0.99), 1e-7, 0.9999999)  # nn.Adam takes the open interval
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
     ema_decay: float = _within(0.995, 0.0, 1.0)
     ema_update_every: int = _within(10, 1)

@@ -22,7 +22,8 @@ class InputError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on (the loss diverged). One line; the command line prints it and exits with status 1."""
+    """Training cannot go on: the loss diverged, or no checkpoint can be written. One line; the command line prints it and exits
+    with status 1."""
 
 
 class EvaluationError(RuntimeError):

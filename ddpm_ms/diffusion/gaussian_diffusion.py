@@ -37,7 +37,9 @@ class GaussianDiffusion(nn.Cell):
     Args:
         model: network (x, t, x_self_cond, classes, dropout_key) -> (B, C, H, W), see `ddpm_ms.Unet`. With twice the channels
             (``learned_variance``) the second half spans the variance, and the loss is the hybrid one (arXiv:2102.09672,
-            equation 16).
+            equation 16). One of your own needs the attribute ``channels``, and says by ``out_dim``, ``self_condition``,
+            ``num_classes`` and ``dropout`` what it has of these (default: nothing); its methods ``check_image_size(height,
+            width)`` and ``check_process(timesteps, objective)`` are asked if there are any.
         image_size: pixels, or (height, width).
         timesteps: T, length of the process.
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as

@@ -17,6 +17,7 @@ from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training import checkpoint
+from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.trainer import Trainer
 
 log = logging.getLogger("ddpm_ms")
@@ -58,19 +59,25 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
     config = student_config(first, overrides)
     run_dir = Path(run_dir or Path("runs", f"{first.path.resolve().parents[1].name}_distilled"))
     dataset = create_dataset(config.data)
-    for number, count in enumerate(counts, 1):
-        diffusion = _student(config, teacher, count)
-        trainer = Trainer(diffusion, dataset, results_folder=run_dir / f"steps_{count:04d}", data=config.data,
-                          sampling=dataclasses.replace(config.sampling, steps=count), runtime=runtime,
-                          **dataclasses.asdict(config.training))
-        if trainer.runtime.rank == 0:
-            log.info("stage %d of %d: %d steps of %s become %d", number, len(counts), 2 * count, teacher, count)
-        teacher = trainer.train()
-        # Every rank waits here for what rank 0 has saved.
-        ended = np.array([trainer.stop_requested or trainer.step < trainer.total_steps], np.int32)
-        if collectives.gather(ended, trainer.runtime).any():
-            break
-    return teacher
+    with StopRequest() as stop:  # between stages, where no `Trainer` listens
+        for number, count in enumerate(counts, 1):
+            diffusion = _student(config, teacher, count)
+            trainer = Trainer(diffusion, dataset, results_folder=run_dir / f"steps_{count:04d}", data=config.data,
+                              sampling=dataclasses.replace(config.sampling, steps=count), runtime=runtime,
+                              **dataclasses.asdict(config.training))
+            if _any_rank(stop.requested is not None, trainer):
+                break
+            if trainer.runtime.rank == 0:
+                log.info("stage %d of %d: %d steps of %s become %d", number, len(counts), 2 * count, teacher, count)
+            teacher = trainer.train()
+            # Every rank waits here for what rank 0 has saved.
+            if _any_rank(trainer.stop_requested or trainer.step < trainer.total_steps, trainer):
+                break
+    return Path(teacher)
+
+
+def _any_rank(ended: bool, trainer: Trainer) -> bool:
+    return bool(collectives.gather(np.array([ended], np.int32), trainer.runtime).any())
 
 
 def halvings(steps: int, to: int) -> list[int]:

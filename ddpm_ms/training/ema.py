@@ -21,6 +21,8 @@ class EMA(nn.Cell):
         model: the network to follow.
         decay: the final decay per update, 0 to 1.
         update_every: optimizer steps between updates.
+
+    Called with ``rate_at(step)`` as a float32 scalar after every optimizer step for which that is not 0.
     """
 
     def __init__(self, model: nn.Cell, decay: float = 0.995, update_every: int = 10) -> None:

@@ -278,7 +278,13 @@ def bits(folder):
 
 def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, make_teacher, distill, tmp_path, capsys, monkeypatch):
     save = Trainer.save
-    monkeypatch.setattr(Trainer, "save", lambda self: (save(self), self.step == 2 and os.kill(os.getpid(), signal.SIGTERM)))
+
+    def save_and_signal(self, last=False):
+        save(self, last)
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "save", save_and_signal)
     assert distill("--to", "2") == 0
     stage = tmp_path / "out" / "steps_0004"
     assert list(stage.parent.iterdir()) == [stage]

@@ -37,16 +37,29 @@ def commands(document):
     return [line for block in blocks for line in block.splitlines() if line.startswith("ddpm-ms ")]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/distillation.md"])
+DOCUMENTS = ["README.md", "README_CN.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if commands(name)])
 def test_every_command_in_the_documents_is_one(document):
-    assert commands(document)
     for line in commands(document):
         program.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/sampling.md", "docs/pictures.md", "docs/distillation.md",
-                                      "docs/benchmark.md"])
-def test_every_picture_in_the_documents_is_there(document):
-    path = ROOT / document
-    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", path.read_text()):
-        assert (path.parent / name).is_file(), name
+def links(document):
+    """What it links to or shows, inside the repository."""
+    found = re.findall(r"\[[^\]]*\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+    return {name.split("#")[0] for name in found if "://" not in name and not name.startswith("#")}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_picture_and_file_that_a_document_links_to_is_there(document):
+    for name in links(document):
+        assert (ROOT / document).parent.joinpath(name).exists(), name
+
+
+def test_both_languages_say_the_same():
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README_CN.md"))
+    assert links("README.md") - {"README_CN.md"} == links("README_CN.md") - {"README.md"}
+    for shape in (r"^(#+) ", r"^\| (`\w+`) ", r"^```(\w*)$"):  # headings, rows of tables, blocks
+        assert re.findall(shape, english, re.M) == re.findall(shape, chinese, re.M)
