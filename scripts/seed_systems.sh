@@ -76,7 +76,8 @@ done
     echo "digits of 8x8 pixels. Time: training on $(nproc) CPU cores, compilation included, other work on the machine not excluded."
     echo "Recognised: share of 256 samples in which the quickstart's classifier sees one digit with p >= 0.9. Distance: Fréchet"
     echo "distance to the training digits in that classifier. PASSED: at least 80 % recognised, all ten digits, and at most twice"
-    echo "the distance of real digits. Real digits: $(cat "$runs/real")."
+    echo "the distance of real digits. Real digits: $(cat "$runs/real"). What FAILED stands here as it came."
+    echo "The row that begins with ... is the run above it, drawn otherwise; RUN is that run."
     echo
     echo "| command | time | recognised | distance | verdict | 64 samples |"
     echo "| --- | --- | --- | --- | --- | --- |"

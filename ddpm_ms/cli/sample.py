@@ -58,7 +58,8 @@ def sample(arguments: argparse.Namespace) -> None:
         return
     visual.save_grid(images, arguments.out)
     method = "RePaint" if arguments.mask else how["sampler"]
-    log.info("%s: %d images, %s, %s steps, seed %d; %s", arguments.out, len(images), method, how["steps"], how["seed"], speed)
+    steps = how["steps"] or diffusion.num_timesteps
+    log.info("%s: %d images, %s, %d steps, seed %d; %s", arguments.out, len(images), method, steps, how["seed"], speed)
     if arguments.gif:
         visual.save_gif([*frames, images[:len(frames[0])]], arguments.gif)
         log.info("%s: the reverse process", arguments.gif)
