@@ -16,6 +16,12 @@ def cpu_runtime():
 
 
 @pytest.fixture
+def without_graphs(monkeypatch):
+    """Operator by operator: for tests of the loop, to which graphs add nothing but the time that compiling them takes."""
+    monkeypatch.setattr(runtime, "_mode", "pynative")
+
+
+@pytest.fixture
 def tiny_unet():
     """A function that makes a network of a few thousand parameters, the same one every time."""
     from ddpm_ms import Unet

@@ -130,6 +130,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
         make_trainer(whole, model={"dropout": 0.1})
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_learned_variance_and_importance_sampling_train_and_resume_with_the_same_bits(tiny_unet, images, tmp_path):
     def train(folder, steps):
         diffusion = GaussianDiffusion(tiny_unet(learned_variance=True, dim_mults=(1,)), image_size=4, timesteps=3)
@@ -209,6 +210,7 @@ def test_half_precision_trains_as_float32_does_and_an_overflow_changes_nothing(m
     assert half.metrics.rows[-1]["loss"] != exact.metrics.rows[-1]["loss"]
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_epochs_end_with_the_best_checkpoint_by_held_out_images_and_pictures(make_trainer, tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, validation_images=5, train_num_epochs=3, save_and_sample_every="epoch", keep_last=1,
                            model={"self_condition": False, "dropout": 0.1}, gradient_accumulate_every=1, train_batch_size=9,
@@ -242,6 +244,7 @@ def test_without_held_out_images_no_checkpoint_is_the_best(make_trainer, tmp_pat
         load_diffusion(tmp_path, best_one=True)
 
 
+@pytest.mark.usefixtures("without_graphs")
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_last_step_is_saved_and_old_checkpoints_go(make_trainer, tmp_path, every):
     run = make_trainer(tmp_path, save_and_sample_every=2, keep_last=2, train_num_steps=5, model={"self_condition": False},
