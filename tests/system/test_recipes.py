@@ -36,7 +36,7 @@ def test_a_device_variant_changes_only_what_the_device_asks_for(path):
     assert (ours.model, ours.diffusion, ours.data) == (theirs.model, theirs.diffusion, theirs.data)
 
 
-# ffhq256_p2 is celebahq256_p2 but for its length.
+# Those of 256x256 are the largest networks.
 @pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow if "256" in path.stem else ()) for path in SMOKE],
                          **IDS)
 def test_every_smoke_variant_trains_two_steps_on_images(path, tmp_path):
