@@ -93,9 +93,11 @@ launch_ranks() {
     [ "$status" -eq 0 ] || report_failure "$logs"
 }
 
-# "scheduler", or the rank of a child of msrun; nothing while it is not known yet.
+# "scheduler", or the rank of a child of msrun; nothing while it is not known yet, and of the tails that msrun starts, which have
+# the variables of a rank.
 role_of() {
     local variables
+    tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q -- ' -m ddpm_ms ' || return 0
     variables="$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null || true)"
     case "$variables" in
         *MS_ROLE=MS_WORKER*) sed -n 's/^RANK_ID=//p' <<<"$variables" ;;
@@ -118,7 +120,7 @@ remember_ranks() {
 # After a failure msrun ends the other workers and waits for its scheduler, which needs half a minute to notice.
 end_scheduler() {
     local pid
-    until grep -qs "kill all other workers" "$1/msrun.log"; do
+    until grep -qs "exit with exception" "$1/msrun.log"; do  # an error: warnings may be turned off (GLOG_v)
         kill -0 "$msrun_pid" 2>/dev/null || return 0
         sleep 0.5
     done
@@ -147,7 +149,7 @@ signal_ranks() {
 # Whatever happened, nothing stays behind.
 kill_ranks() {
     local pid
-    for pid in "${!rank_of[@]}" "$msrun_pid"; do
+    for pid in "${!rank_of[@]}" $(pgrep -P "$msrun_pid") "$msrun_pid"; do
         kill -KILL "$pid" 2>/dev/null || true
     done
 }
