@@ -123,6 +123,8 @@ def reverse(arguments: argparse.Namespace) -> None:
         how["steps"] = min(visual.FRAMES - 1, diffusion.num_timesteps)
     frames: list[np.ndarray] = []
     images, _ = draw(diffusion, arguments, how, runtime, frames)
+    if runtime.rank != 0:
+        return
     visual.save_gif([*frames, images], arguments.gif)
     log.info("%s: %d images, %s, %d steps", arguments.gif, len(images), how["sampler"], how["steps"])
 
@@ -142,6 +144,8 @@ def nearest(arguments: argparse.Namespace) -> None:
         dataset, _ = split(dataset, config.training.validation_images, config.training.seed)
     check_range("the number of images in the data", len(dataset), 2)
     images, _ = draw(diffusion, arguments, sampling(arguments, config), runtime)
+    if runtime.rank != 0:
+        return
     with progress(len(dataset), "image") as bar:
         report = evaluate_nearest(images, dataset, mirrored=config.training.augment_horizontal_flip, callback=bar.update)
     order = np.argsort(report.distances)

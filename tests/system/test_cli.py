@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddpm_ms.cli import main
+from ddpm_ms.config import load_config
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
@@ -223,6 +225,30 @@ def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
                               ("diffusion.betas=[0.1]", "there are 1 betas, allowed with timesteps=20")):
         assert main([*map(str, train_arguments(tmp_path / "r", override))]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_interruption_is_one_line(monkeypatch, capsys, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpm_ms.cli.data.load_config", interrupt)
+    assert main(["data", "inspect", "c.yaml", "--out", str(tmp_path / "x.png")]) == 130
+    assert capsys.readouterr().err == "ddpm-ms: interrupted\n"
+
+
+def test_nearest_images_are_looked_for_among_those_that_were_trained_on(monkeypatch, tmp_path):
+    class Found(Exception):
+        pass
+
+    def look(images, dataset, **_):
+        raise Found(len(dataset))
+
+    config = load_config(ROOT / "configs" / "digits.yaml", ["training.validation_images=97"])
+    monkeypatch.setattr("ddpm_ms.cli.visualize.load", lambda _: (SimpleNamespace(rank=0), None, SimpleNamespace(config=config)))
+    monkeypatch.setattr("ddpm_ms.cli.visualize.draw", lambda *_: (np.zeros((2, 1, 8, 8), np.float32), ""))
+    monkeypatch.setattr("ddpm_ms.evaluation.evaluate_nearest", look)
+    with pytest.raises(Found, match="^1700$"):
+        main(["visualize", "nearest", "--checkpoint", "none", "--out", str(tmp_path / "x.png")])
 
 
 def test_help_names_every_command():

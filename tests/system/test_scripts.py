@@ -36,6 +36,14 @@ def test_a_script_is_strict_and_explains_itself(script):
     assert done.returncode == 0 and "usage:" in done.stdout
 
 
+@pytest.mark.parametrize(("signal", "status"), [("INT", 130), ("TERM", 143)])
+def test_a_script_does_not_go_on_after_a_command_that_was_asked_to_stop(signal, status):
+    # As training does: the command sees the signal too, saves, and ends with status 0.
+    code = f"source {FOLDER}/environment.sh; sh -c 'kill -{signal} $PPID; exit 0'; echo went on"
+    done = subprocess.run(["bash", "-c", f"set -euo pipefail; {code}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "")
+
+
 @pytest.mark.parametrize("script", STARTED, ids=lambda s: s.name)
 def test_without_a_fitting_python_it_says_what_to_install(script, tmp_path):
     tools = tmp_path / "bin"

@@ -10,6 +10,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tqdm import tqdm
 
 from ddpm_ms import GaussianDiffusion, Trainer, Unet, load_config, load_diffusion, rng
 from ddpm_ms.config import SamplingConfig, differences
@@ -238,6 +239,27 @@ def test_epochs_end_with_the_best_checkpoint_by_held_out_images_and_pictures(mak
     assert load_diffusion(tmp_path)[1].step == 6
 
 
+def test_a_stop_in_a_step_that_is_due_keeps_its_validation_loss_and_the_last_grid(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, validation_images=5)
+    drawn = []
+    monkeypatch.setattr(trainer.validation, "loss", lambda ema: 0.5)
+    monkeypatch.setattr(trainer, "sample", lambda: drawn.append(trainer.step))
+    trainer._open_run()
+    for trainer.state.step in (2, 4):
+        trainer.metrics.add(np.ones(6, np.float32), np.arange(6), None, 1.0)
+        trainer._after_step(tqdm(disable=True), stopping=True)
+    assert drawn == [4]
+    assert [checkpoint.read(path).state["validation_loss"] for path in checkpoint.in_run(tmp_path)] == [0.5, 0.5]
+
+
+def test_a_save_that_fails_at_the_end_is_an_error_whoever_was_asked_to_stop(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, train_num_steps=9)
+    trainer.state.step = 2
+    monkeypatch.setattr(checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(TrainingError, match="step 2: .*none at the end"):
+        trainer.save(last=True)
+
+
 def test_without_held_out_images_no_checkpoint_is_the_best(make_trainer, tmp_path):
     make_trainer(tmp_path).save()
     with pytest.raises(InputError, match=r"holds no validation loss"):
@@ -366,7 +388,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
 
 
 def test_a_conditional_network_needs_labels_that_fit(tiny_unet, tmp_path):
-    from ddpm_ms.data import ArrayDataset
+    from ddpm_ms.data import ArrayDataset, split
 
     diffusion = GaussianDiffusion(tiny_unet(num_classes=3), image_size=4)
     images = np.zeros((20, 4, 4), np.float32)
@@ -374,6 +396,12 @@ def test_a_conditional_network_needs_labels_that_fit(tiny_unet, tmp_path):
         Trainer(diffusion, images, results_folder=tmp_path / "r")
     with pytest.raises(InputError, match=r"the data has labels 0 to 4, allowed with model.num_classes=3: 0 to 2"):
         Trainer(diffusion, ArrayDataset(images, 1, np.arange(20) % 5), results_folder=tmp_path / "r")
+    # Of images that are held out, too.
+    _, held_out = split(ArrayDataset(np.arange(20)[:, None, None] / 20.0 * np.ones((4, 4)), 1), 5, seed=0)
+    labels = np.zeros(20, int)
+    labels[round(float(held_out.load([0]).mean()) * 20)] = 3
+    with pytest.raises(InputError, match="the data has labels 0 to 3"):
+        Trainer(diffusion, ArrayDataset(images, 1, labels), results_folder=tmp_path / "r", validation_images=5)
 
 
 def test_the_record_of_a_run_holds_the_mathematics_it_was_computed_with(make_trainer, tmp_path):
