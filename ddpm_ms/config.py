@@ -88,10 +88,9 @@ class DiffusionConfig:
     betas: Optional[Tuple[float, ...]] = _within(None, 0.0, 1.0)  # a schedule of your own instead
     rescale_betas_zero_snr: bool = False  # no signal at the last step
     loss_type: Literal["l1", "l2", "huber"] = "l2"
-    loss_weight: Optional[Literal["none", "p2", "min_snr", "soft_min_snr", "truncated_snr"]] = None
-    p2_loss_weight_gamma: float = _within(0.0, 0.0)
+    loss_weight: Literal["snr", "none", "p2", "min_snr", "soft_min_snr", "truncated_snr"] = "snr"
+    p2_loss_weight_gamma: Optional[float] = _within(None, 0.0)  # of p2; null: 1
     p2_loss_weight_k: float = _within(1.0, 0.0)
-    min_snr_loss_weight: bool = False
     min_snr_gamma: float = _within(5.0, 1e-9)
     normalize_loss_weight: bool = False
     vb_loss_weight: float = _within(0.001, 0.0)  # with model.learned_variance
@@ -126,12 +125,13 @@ class TrainingConfig:
     lr_warmup_steps: int = _within(0, 0)
     weight_decay: float = _within(0.0, 0.0)
     augment_horizontal_flip: bool = False  # mirror each image with probability 1/2
-    timestep_sampling: Literal["uniform", "antithetic", "stratified", "loss_second_moment"] = "uniform"
+    timestep_sampling: Literal["uniform", "antithetic", "stratified", "log_normal", "loss_second_moment"] = "uniform"
     label_dropout: float = _within(0.1, 0.0, 1.0)  # with num_classes: how often a label is hidden
     adam_betas: Tuple[float, float] = _within((0.9, 0.99), 1e-7, 0.9999999)  # nn.Adam takes the open interval
     max_grad_norm: float = _within(1.0, 0.0)  # 0: no clipping
-    ema_decay: float = _within(0.995, 0.0, 1.0)
-    ema_update_every: int = _within(10, 1)
+    ema_sigma_rel: float = _within(0.1, 0.01, 0.28)  # width of the average, as a share of the run so far
+    ema_decay: Optional[float] = _within(None, 0.0, 1.0)  # an exponential average instead, as in papers
+    ema_update_every: Optional[int] = _within(None, 1)  # null: 1, with ema_decay 10
     precision: Optional[Literal["fp32", "fp16", "bf16"]] = None  # null: fp32, or fp16 where amp_level says so
     amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = None  # null: O0 for fp32, else O2
     recompute: bool = False  # activations again in the backward pass instead of keeping them
@@ -191,6 +191,8 @@ class Config:
     distillation: DistillationConfig = DistillationConfig()
 
 
+# Keys that are no more, and what says the same.
+RENAMED = {"diffusion.min_snr_loss_weight": ", allowed: loss_weight: min_snr"}
 # Keys that a resumed run may change: they do not alter what the weights become.
 FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
@@ -213,6 +215,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     return _overridden(_read_tree(Path(path), seen=()), overrides)
 
 
+def load_run_config(path: str | Path) -> Config:
+    """Read the config.yaml of a run directory, today's or an older one's; the same errors as `load_config`."""
+    return config_of_run(_read_tree(Path(path), seen=()))
+
+
 def override_config(config: Config, overrides: Iterable[str]) -> Config:
     """``config`` with ``section.key=value`` strings applied; the same errors as `load_config`."""
     return _overridden(to_dict(config), overrides)
@@ -221,6 +228,22 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
 def config_from_dict(tree: dict) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     return _build(Config, tree, "")
+
+
+def config_of_run(tree: dict) -> Config:
+    """`Config` from the nested dictionaries that a run recorded, today's or an older one's; the same errors as `load_config`."""
+    process = tree.get("diffusion") if isinstance(tree, dict) else None
+    if isinstance(process, dict) and process.get("loss_weight", "") is None:
+        # Before "snr" was the default, null stood for what two other keys said, and without them for none.
+        gamma, min_snr = process.get("p2_loss_weight_gamma") or None, process.get("min_snr_loss_weight")
+        process = {**process, "p2_loss_weight_gamma": gamma,
+                   "loss_weight": "p2" if gamma else "min_snr" if min_snr else "none"}
+    if isinstance(process, dict) and "min_snr_loss_weight" in process:
+        named = process.get("loss_weight") == "p2"
+        process = {**process, "p2_loss_weight_gamma": process.get("p2_loss_weight_gamma") if named else None}
+        del process["min_snr_loss_weight"]
+        tree = {**tree, "diffusion": process}
+    return config_from_dict(tree)
 
 
 def section_from_dict(section: type, values: dict) -> Any:
@@ -373,7 +396,7 @@ def _build(cls: type, tree: Any, prefix: str) -> Any:
     values = {}
     for key, value in tree.items():
         if key not in fields:
-            nearest = did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
+            nearest = RENAMED.get(f"{prefix}{key}") or did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
             name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
             raise InputError(f"unknown key '{name}'{nearest}")
         name, hint = f"{prefix}{key}", hints[key]

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcde] [--pairs 7]"
-    echo "Installs this package into .venv and the peer (PyTorch 2.13.0) into .venv-peer, runs both in alternation, prints a table"
+    echo "Installs this package into .venv and the peer (PyTorch) into .venv-peer, runs both in alternation, prints a table"
     echo "and writes runs/benchmark/benchmark.json and benchmark.png. Takes about half an hour; leave the machine alone meanwhile."
     echo "Environment: PYTHON, VENV, PEER_VENV."
 }
@@ -12,16 +12,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-peer="${PEER_VENV:-$root/.venv-peer}"
-if [ ! -f "$peer/.installed" ]; then
-    python="$(find_python)"
-    echo "Installing the peer into $peer (once)"
-    "$python" -m venv "$peer"
-    "$peer/bin/python" -m pip install --quiet --disable-pip-version-check \
-        torch==2.13.0 "numpy<2" einops ema-pytorch accelerate scipy pillow tqdm
-    "$peer/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4
-    touch "$peer/.installed"
-fi
+install_peer
 install_package ""
 cd "$root"
-python -m ddpm_ms.benchmark.versus --peer-python "$peer/bin/python" "$@"
+python -m ddpm_ms.benchmark.versus --peer-python "$peer_python" "$@"

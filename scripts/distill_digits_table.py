@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_ms import load_diffusion, runtime, visual
+from ddpm_ms.cli.evaluate import classifier_judge
 from ddpm_ms.config import RuntimeConfig
-from ddpm_ms.evaluation.digits import DigitsClassifier, evaluate_digits
 
 IMAGES, PICTURED = 1024, (4, 1)
 
@@ -21,20 +21,21 @@ def main() -> None:
     parser.add_argument("students", type=Path, help="directory of steps_0064, steps_0032, ...")
     arguments = parser.parse_args()
     runtime.setup(RuntimeConfig(device="CPU"))
-    classifier, labels = DigitsClassifier(), np.arange(IMAGES) % 10
+    labels = np.arange(IMAGES) % 10
     runs = sorted(arguments.students.glob("steps_*"), reverse=True)
-    teacher = load_diffusion(arguments.teacher)[0]
+    teacher, trained = load_diffusion(arguments.teacher)
+    judge = classifier_judge(trained.config.data)
 
     def draw(diffusion, steps):
         return diffusion.sample(IMAGES, seed=0, sampler="ddim", steps=steps)
 
     def columns(images):
-        report = evaluate_digits(images, classifier, labels)
+        report = judge.report(images, labels)
         return report.distance, ((images - goal) ** 2).mean() ** 0.5, 100 * report.confident, 100 * report.agree
 
     goal = draw(teacher, 2 * load_diffusion(runs[0])[1].config.distillation.steps)
     pictured = [goal]
-    print(f"{IMAGES} images, real digits: {evaluate_digits(goal, classifier)}", "", sep="\n")
+    print(judge.report(goal), "", sep="\n")
     print("| steps | Frechet distance | from the teacher's longest way | recognised with p >= 0.9 | as the class asked for |")
     print("| --- | --- | --- | --- | --- |")
     for run in runs:

@@ -33,3 +33,19 @@ install_package() {
     fi
     export PATH="$venv/bin:$PATH"
 }
+
+# install_peer: denoising-diffusion-pytorch in an environment of its own. Sets peer_python.
+install_peer() {
+    local peer="${PEER_VENV:-$root/.venv-peer}" python
+    if [ ! -f "$peer/.installed" ]; then
+        python="$(find_python)"
+        echo "Installing the peer into $peer (once)"
+        "$python" -m venv "$peer"
+        "$peer/bin/python" -m pip install --quiet --disable-pip-version-check \
+            torch==2.13.0 "numpy<2" einops ema-pytorch accelerate scipy pillow tqdm
+        "$peer/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4
+        touch "$peer/.installed"
+    fi
+    # shellcheck disable=SC2034  # read by the script that asked
+    peer_python="$peer/bin/python"
+}

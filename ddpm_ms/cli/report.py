@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from ddpm_ms.cli.options import check_output
-from ddpm_ms.config import Config, load_config, to_dict
+from ddpm_ms.config import Config, load_run_config, to_dict
 
 log = logging.getLogger("ddpm_ms")
 
@@ -25,7 +25,7 @@ def report(arguments: argparse.Namespace) -> None:
     from ddpm_ms import visual
 
     visual.read_metrics(arguments.run_dir)  # a run that is none is refused before anything is made
-    config = load_config(Path(arguments.run_dir, "config.yaml"))
+    config = load_run_config(Path(arguments.run_dir, "config.yaml"))
     out = Path(arguments.out or Path(arguments.run_dir, "report.html"))
     check_output("--out", out, (".html", ".htm"))
     visual.save_report(arguments.run_dir, to_dict(config), to_dict(Config()), out)

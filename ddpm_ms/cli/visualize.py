@@ -81,7 +81,7 @@ def schedules(arguments: argparse.Namespace) -> None:
     from ddpm_ms.diffusion.loss_weights import LOSS_WEIGHTS, create_loss_weight, weight_name
     from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
 
-    own, weight = _schedule(config), weight_name(config.loss_weight, config.p2_loss_weight_gamma, config.min_snr_loss_weight)
+    own, weight = _schedule(config), weight_name(config.loss_weight, config.p2_loss_weight_gamma, min_snr=False)
     recipe = "own betas" if config.betas else config.beta_schedule
     recipe += ", rescaled" if config.rescale_betas_zero_snr else ""
     every = {recipe: own}
@@ -91,7 +91,7 @@ def schedules(arguments: argparse.Namespace) -> None:
         except InputError as error:
             log.warning("left out: %s, %s", name, error)
     with np.errstate(divide="ignore", invalid="ignore"):  # without any signal some weights are not defined
-        weights = {name: create_loss_weight(name, own.snr, config.objective, p2_gamma=config.p2_loss_weight_gamma or 1.0,
+        weights = {name: create_loss_weight(name, own.snr, config.objective, p2_gamma=config.p2_loss_weight_gamma,
                                             p2_k=config.p2_loss_weight_k, min_snr_gamma=config.min_snr_gamma,
                                             normalize=config.normalize_loss_weight) for name in LOSS_WEIGHTS}
     visual.save_schedules({name: (s.betas, s.alphas_cumprod) for name, s in every.items()}, weights, arguments.out,

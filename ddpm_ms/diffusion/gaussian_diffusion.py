@@ -49,11 +49,11 @@ class GaussianDiffusion(nn.Cell):
         betas: ``timesteps`` numbers in (0, 1) instead of a named schedule.
         rescale_betas_zero_snr: leave no signal at the last step (arXiv:2305.08891); not with "pred_noise".
         loss_type: "l1", "l2" or "huber" (delta 1).
-        loss_weight: "none", "p2", "min_snr", "soft_min_snr" or "truncated_snr", see `loss_weights`. Default: what the next
-            three keywords say, which without them is none.
-        p2_loss_weight_gamma: strength of P2 weighting (arXiv:2204.00227), 0 for none.
+        loss_weight: "snr", "none", "p2", "min_snr", "soft_min_snr" or "truncated_snr", see `loss_weights`. Default: "p2" or
+            "min_snr" where one of their keywords asks for it, else "snr", as in denoising-diffusion-pytorch.
+        p2_loss_weight_gamma: strength of P2 weighting (arXiv:2204.00227), 0 for no weight at all. Default with "p2": 1.
         p2_loss_weight_k: its constant, 1 in the paper.
-        min_snr_loss_weight: weight every noise level by min(SNR, gamma) of the error of x0 (arXiv:2303.09556).
+        min_snr_loss_weight: another way to say loss_weight="min_snr".
         min_snr_gamma: gamma of the two min-SNR weights, 5 in the paper.
         normalize_loss_weight: scale the weight to mean 1 over all steps.
         vb_loss_weight: with learned variance, the share of the variational bound in the loss, 0.001 in the paper.
@@ -92,7 +92,7 @@ class GaussianDiffusion(nn.Cell):
         rescale_betas_zero_snr: bool = False,
         loss_type: str = "l2",
         loss_weight: str | None = None,
-        p2_loss_weight_gamma: float = 0.0,
+        p2_loss_weight_gamma: float | None = None,
         p2_loss_weight_k: float = 1.0,
         min_snr_loss_weight: bool = False,
         min_snr_gamma: float = 5.0,
@@ -105,6 +105,7 @@ class GaussianDiffusion(nn.Cell):
         hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__", "model")}
         super().__init__()
         hparams["betas"] = betas = None if betas is None else tuple(float(beta) for beta in betas)
+        hparams["loss_weight"] = loss_weight = weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight)
         self.hparams = hparams
         self.objective = check_choice("objective", objective, OBJECTIVES)
         self.loss_type = check_choice("loss_type", loss_type, LOSSES)
@@ -132,8 +133,11 @@ class GaussianDiffusion(nn.Cell):
         self.nfe = 0  # network evaluations of the last sampling, a batched pair of guidance counted once
         self._set_tables()
         weight = create_loss_weight(
-            weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight), self.schedule.snr, objective,
-            p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k, min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
+            loss_weight, self.schedule.snr, objective, p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k,
+            min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
+        if weight[-1] == 0:
+            raise InputError(f"loss_weight is {loss_weight!r} where the last step has no signal (rescale_betas_zero_snr): it would "
+                             "never be trained, allowed: none, p2, truncated_snr")
         self.loss_weight = Tensor(weight, ms.float32)
         self.gather, self.reshape, self.cast, self.split = ops.Gather(), ops.Reshape(), ops.Cast(), ops.Split(1, 2)
         self.mean, self.square, self.abs = ops.ReduceMean(), ops.Square(), ops.Abs()

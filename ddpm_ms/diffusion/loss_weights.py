@@ -2,8 +2,8 @@
 
 A weight is one of two kinds. "p2" multiplies whatever error the objective has, as its paper and code do. The others are
 defined on the error of x0, and `create_loss_weight` translates them: an error d of x0 is an error d sqrt(SNR) of the noise
-and d sqrt(SNR + 1) of v, so that training minimises the same thing whatever the objective is. "none" leaves each objective
-its own error: what DDPM (noise) and progressive distillation (v) call the simple loss.
+and d sqrt(SNR + 1) of v, so that training minimises the same thing whatever the objective is. "snr" makes that the error of
+the noise, DDPM's simple loss. "none" leaves each objective its own error.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 
 from ddpm_ms.errors import InputError, check_choice, check_range
 
-LOSS_WEIGHTS = ("none", "p2", "min_snr", "soft_min_snr", "truncated_snr")
+LOSS_WEIGHTS = ("snr", "none", "p2", "min_snr", "soft_min_snr", "truncated_snr")
 
 
-def create_loss_weight(name: str, snr: np.ndarray, objective: str, *, p2_gamma: float = 1.0, p2_k: float = 1.0,
+def create_loss_weight(name: str, snr: np.ndarray, objective: str, *, p2_gamma: float | None = None, p2_k: float = 1.0,
                        min_snr_gamma: float = 5.0, normalize: bool = False) -> np.ndarray:
     """The named weight of every step, to multiply the squared (or other) error of ``objective``.
 
@@ -34,17 +34,18 @@ def create_loss_weight(name: str, snr: np.ndarray, objective: str, *, p2_gamma: 
     if name == "none":
         weight = np.ones_like(snr)
     elif name == "p2":
-        weight = p2_weight(snr, p2_gamma, p2_k)
+        weight = p2_weight(snr, 1.0 if p2_gamma is None else p2_gamma, p2_k)
     else:
-        on_x0 = {"min_snr": lambda: min_snr_weight(snr, min_snr_gamma), "truncated_snr": lambda: truncated_snr_weight(snr),
-                 "soft_min_snr": lambda: soft_min_snr_weight(snr, min_snr_gamma)}[name]()
+        on_x0 = {"snr": lambda: snr, "min_snr": lambda: min_snr_weight(snr, min_snr_gamma),
+                 "soft_min_snr": lambda: soft_min_snr_weight(snr, min_snr_gamma),
+                 "truncated_snr": lambda: truncated_snr_weight(snr)}[name]()
         weight = on_x0 / {"pred_x0": 1.0, "pred_noise": snr, "pred_v": snr + 1}[objective]
     return weight / weight.mean() if normalize else weight
 
 
-def weight_name(loss_weight: str | None, p2_gamma: float, min_snr: bool) -> str:
+def weight_name(loss_weight: str | None, p2_gamma: float | None, min_snr: bool) -> str:
     """The one weight that the keywords ask for."""
-    asked = {name for name, on in (("p2", p2_gamma != 0), ("min_snr", min_snr)) if on}
+    asked = {name for name, on in (("p2", p2_gamma), ("min_snr", min_snr)) if on}
     if loss_weight is not None:
         asked.add(loss_weight)
     if asked == {"p2"} and p2_gamma == 0:
@@ -52,7 +53,7 @@ def weight_name(loss_weight: str | None, p2_gamma: float, min_snr: bool) -> str:
     if len(asked) > 1:
         raise InputError(f"loss weights are {', '.join(sorted(asked))} (loss_weight, p2_loss_weight_gamma, "
                          "min_snr_loss_weight), allowed: one of them")
-    return asked.pop() if asked else "none"
+    return asked.pop() if asked else "none" if p2_gamma == 0 else "snr"
 
 
 def p2_weight(snr: np.ndarray, gamma: float, k: float) -> np.ndarray:

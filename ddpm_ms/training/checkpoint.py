@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ddpm_ms import runtime
-from ddpm_ms.config import Config, config_from_dict
+from ddpm_ms.config import Config, config_of_run
 from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.models import create_model
@@ -48,7 +48,7 @@ class Checkpoint:
     @property
     def config(self) -> Config:
         try:
-            return config_from_dict(self.state["config"])
+            return config_of_run(self.state["config"])
         except InputError as error:
             raise InputError(f"checkpoint {self.path}: {error}") from None
 

@@ -107,8 +107,7 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
                                        train_lr=training.train_lr / TENTH, lr_schedule="cosine", lr_warmup_steps=0)
     config = dataclasses.replace(
         before, runtime=RuntimeConfig(), training=training,
-        diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=0.0,
-                                      min_snr_loss_weight=False),
+        diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=None),
         sampling=SamplingConfig(sampler="ddim", spacing=SPACING, clip_x_start=before.sampling.clip_x_start,
                                 seed=before.sampling.seed))
     config = override_config(config, overrides)

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights."""
+"""Moving averages of the weights."""
 
 from __future__ import annotations
 
@@ -6,29 +6,43 @@ import contextlib
 from typing import Iterator
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ddpm_ms.errors import check_range
+
+UPDATE_EVERY, UPDATE_EVERY_WITH_DECAY = 1, 10  # the second is denoising-diffusion-pytorch's
 
 
 class EMA(nn.Cell):
     """A slowly following copy of a network's trainable weights, which samples better than the weights themselves.
 
-    The decay warms up as 1 - (1 + step)^(-2/3) until it reaches ``decay``: early weights are forgotten quickly. It is a
-    pure function of the optimizer step, so nothing but the copy has to be saved.
+    By default the copy is their power-function average (EDM2, arXiv:2312.02696, section 3.1): the weights of step s count in
+    proportion to s^gamma, so the average reaches back over the same share of the run whatever its length, and forgets the
+    beginning. With ``decay`` it is an exponential average instead, as in most papers, whose decay warms up as
+    1 - (1 + step)^(-2/3); it fits runs that are long beside ``update_every`` / (1 - decay). Either is a pure function of the
+    optimizer steps, so nothing but the copy has to be saved.
 
     Args:
         model: the network to follow.
-        decay: the final decay per update, 0 to 1.
-        update_every: optimizer steps between updates.
+        decay: final decay per update of the exponential average, 0 to 1. Default: the power-function average.
+        update_every: optimizer steps between updates. Default: 1; with ``decay`` 10, as in denoising-diffusion-pytorch.
+        sigma_rel: standard deviation of the power-function average's profile, as a share of the run so far, 0.01 to 0.28.
 
     Called with ``rate_at(step)`` as a float32 scalar after every optimizer step for which that is not 0.
+
+    Raises:
+        InputError: a value out of its range.
     """
 
-    def __init__(self, model: nn.Cell, decay: float = 0.995, update_every: int = 10) -> None:
+    def __init__(self, model: nn.Cell, decay: float | None = None, update_every: int | None = None,
+                 sigma_rel: float = 0.1) -> None:
         super().__init__()
-        self.decay = check_range("ema_decay", decay, 0, 1)
+        self.decay = None if decay is None else check_range("ema_decay", decay, 0, 1)
+        if update_every is None:
+            update_every = UPDATE_EVERY if decay is None else UPDATE_EVERY_WITH_DECAY
         self.update_every = int(check_range("ema_update_every", update_every, 1))
+        self.gamma = power_of_profile(sigma_rel)
         self.names = [name for name, p in model.parameters_and_names() if p.requires_grad]
         self.weights = ParameterTuple(model.trainable_params())
         self.shadow = ParameterTuple(
@@ -37,6 +51,8 @@ class EMA(nn.Cell):
 
     def decay_at(self, step: int) -> float:
         """Decay of the update after optimizer step ``step`` (the first step is 1)."""
+        if self.decay is None:
+            return max(1 - self.update_every / step, 0.0) ** (self.gamma + 1)
         return min(self.decay, 1 - (1 + step) ** (-2 / 3))
 
     def rate_at(self, step: int) -> float:
@@ -66,6 +82,18 @@ class EMA(nn.Cell):
             held = Tensor(weight.asnumpy().copy())
             ops.assign(weight, shadow)
             ops.assign(shadow, held)
+
+
+def power_of_profile(sigma_rel: float) -> float:
+    """The gamma whose profile s^gamma on [0, 1] has the standard deviation ``sigma_rel``: the positive root of
+    sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1 (arXiv:2312.02696, section 3.1).
+
+    Raises:
+        InputError: ``sigma_rel`` is not within 0.01 to 0.28 (a gamma of 0, the plain mean, has 0.289).
+    """
+    check_range("ema_sigma_rel", sigma_rel, 0.01, 0.28)
+    inverse = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
 _move = ops.MultitypeFuncGraph("ema_move")

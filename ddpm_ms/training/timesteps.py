@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ddpm_ms import rng
-from ddpm_ms.errors import check_choice
+from ddpm_ms.errors import InputError, check_choice
 
-TIMESTEP_SAMPLERS = ("uniform", "antithetic", "stratified", "loss_second_moment")
+TIMESTEP_SAMPLERS = ("uniform", "antithetic", "stratified", "log_normal", "loss_second_moment")
 HISTORY = 10  # losses per step of the process that "loss_second_moment" remembers
+LOG_SIGMA_MEAN, LOG_SIGMA_STD = -1.2, 1.2  # of "log_normal", as EDM has them
 UNIFORM_SHARE = 0.001  # so that no step of the process is ever forgotten
 
 
@@ -19,6 +20,9 @@ class TimestepSampler:
     - "uniform": each t on its own.
     - "antithetic": pairs t, T - 1 - t (DDIM's code): the mean noise level of a batch hardly varies.
     - "stratified": one t from each of as many equal parts of 0 .. T - 1 as there are images, in random order.
+    - "log_normal": t such that the logarithm of sigma = sqrt(1 / SNR) is normal with mean -1.2 and deviation 1.2 (EDM,
+      arXiv:2206.00364, table 1): mostly where images take shape. The losses are not divided by this density, so it acts as a
+      weight as well; EDM's own loss is pred_v with loss_weight "none".
     - "loss_second_moment": t with probability proportional to the root mean square of its last ten losses, and each loss
       divided by T times that probability (Improved DDPM, arXiv:2102.09672, section 3.3). Uniform until every t has ten.
 
@@ -26,14 +30,17 @@ class TimestepSampler:
         name: one of these.
         timesteps: T.
         seed: of the run.
+        snr: signal-to-noise ratios (T,), all above 0, for "log_normal".
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or a step without signal with "log_normal".
     """
 
-    def __init__(self, name: str, timesteps: int, seed: int) -> None:
+    def __init__(self, name: str, timesteps: int, seed: int, snr: np.ndarray | None = None) -> None:
         self.name, self.timesteps, self.seed = check_choice("timestep_sampling", name, TIMESTEP_SAMPLERS), timesteps, seed
         self.weighted = name == "loss_second_moment"
+        if name == "log_normal":
+            self._cumulative = np.cumsum(log_normal_probabilities(snr))
         # Row t: its last losses, oldest first; and how many there have been. Part of a checkpoint.
         self.losses = np.zeros((timesteps, HISTORY), np.float32)
         self.counts = np.zeros(timesteps, np.int32)
@@ -47,6 +54,8 @@ class TimestepSampler:
         elif self.name == "stratified":
             places = (np.arange(count) + generator.random(count)) / count
             times = generator.permutation((places * self.timesteps).astype(np.int64))
+        elif self.name == "log_normal":
+            times = np.minimum(np.searchsorted(self._cumulative, generator.random(count), "right"), self.timesteps - 1)
         elif self.weighted and (self.counts == HISTORY).all():
             p = self.probabilities()
             times = generator.choice(self.timesteps, count, p=p)
@@ -77,3 +86,19 @@ class TimestepSampler:
         """Take `state` back."""
         if self.weighted:
             self.losses, self.counts = state["timesteps.losses"].copy(), state["timesteps.counts"].copy()
+
+
+def log_normal_probabilities(snr: np.ndarray) -> np.ndarray:
+    """Of each t, float64 (T,), by `LOG_SIGMA_MEAN` and `LOG_SIGMA_STD`: the normal density of log sigma times the growth of log
+    sigma from step to step.
+
+    Raises:
+        InputError: a step has no signal, where log sigma is infinite.
+    """
+    if snr[-1] == 0:
+        raise InputError("timestep_sampling is 'log_normal' where the last step has no signal (rescale_betas_zero_snr), allowed: "
+                         "uniform, antithetic, stratified, loss_second_moment")
+    log_sigma = -0.5 * np.log(snr)
+    growth = np.gradient(log_sigma) if len(snr) > 1 else np.ones(1)
+    p = np.exp(-0.5 * ((log_sigma - LOG_SIGMA_MEAN) / LOG_SIGMA_STD) ** 2) * growth
+    return p / p.sum()

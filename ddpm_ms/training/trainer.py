@@ -24,7 +24,7 @@ from ddpm_ms.config import (
     SamplingConfig,
     TrainingConfig,
     differences,
-    load_config,
+    load_run_config,
     to_dict,
     to_yaml,
 )
@@ -74,13 +74,14 @@ class Trainer:
         lr_warmup_steps: linear rise at the start.
         weight_decay: of "adamw".
         augment_horizontal_flip: mirror each image with probability 1/2.
-        timestep_sampling: how t is drawn, see `timesteps.TimestepSampler`: "uniform", "antithetic", "stratified" or
-            "loss_second_moment".
+        timestep_sampling: how t is drawn, see `timesteps.TimestepSampler`: "uniform", "antithetic", "stratified",
+            "log_normal" or "loss_second_moment".
         label_dropout: with a class-conditional network, how often a label is hidden, so that it can do without.
         adam_betas: decay of the two moments.
         max_grad_norm: clip the gradient's global norm; 0 for no clipping.
-        ema_decay: decay of the averaged weights per update.
-        ema_update_every: steps between updates of the average.
+        ema_sigma_rel: width of the profile of the averaged weights, as a share of the run so far, see `ema.EMA`.
+        ema_decay: an exponential average with this decay per update instead.
+        ema_update_every: steps between updates of the average. Default: 1; with ``ema_decay`` 10.
         precision: "fp32", "fp16" (with dynamic loss scaling) or "bf16", see `models.precision`. Default: what amp_level says.
         amp_level: "O0" (float32) to "O3", as MindSpore names them. Default: "O0" for fp32, else "O2".
         recompute: compute activations again in the backward pass instead of keeping them: slower, for less memory.
@@ -122,8 +123,9 @@ class Trainer:
         label_dropout: float = 0.1,
         adam_betas: Sequence[float] = (0.9, 0.99),
         max_grad_norm: float = 1.0,
-        ema_decay: float = 0.995,
-        ema_update_every: int = 10,
+        ema_sigma_rel: float = 0.1,
+        ema_decay: float | None = None,
+        ema_update_every: int | None = None,
         precision: str | None = None,
         amp_level: str | None = None,
         recompute: bool = False,
@@ -167,8 +169,8 @@ class Trainer:
         if c.recompute:
             set_recompute(self.model)
         optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
-        self.ema = EMA(self.model, c.ema_decay, c.ema_update_every)
-        self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed)
+        self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel)
+        self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed, diffusion.schedule.snr)
         self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(c.precision))
         self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
                                     c.weight_decay, world)
@@ -488,7 +490,7 @@ class Trainer:
         path = self.run_dir / "config.yaml"
         if path.is_file():
             try:
-                before = load_config(path)
+                before = load_run_config(path)
             except InputError as error:
                 raise InputError(f"run directory {self.run_dir} is of another version of ddpm_ms ({error}), allowed: another "
                                  "--run-dir") from None

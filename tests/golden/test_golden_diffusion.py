@@ -91,11 +91,10 @@ def batch():
 
 @pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
 def test_losses_equal_denoising_diffusion_pytorch(objective):
-    plain = GaussianDiffusion(Formula(), image_size=4, objective=objective, beta_schedule="linear")
-    # Its default weighs x0 by SNR and v by SNR / (SNR + 1) without saying so; ours is the paper's, unweighted.
-    hidden = LUCIDRAINS[f"weight.{objective}.default"]
-    np.testing.assert_allclose(plain.losses(*batch()).asnumpy() * hidden, LUCIDRAINS[f"loss.{objective}.default"], rtol=2e-5)
-    assert (hidden == 1).all() == (objective == "pred_noise")
+    # Its default, which weighs x0 by SNR and v by SNR / (SNR + 1) without saying so, is our "snr".
+    default = GaussianDiffusion(Formula(), image_size=4, objective=objective, beta_schedule="linear", loss_weight="snr")
+    np.testing.assert_allclose(default.losses(*batch()).asnumpy(), LUCIDRAINS[f"loss.{objective}.default"], rtol=2e-5)
+    assert (LUCIDRAINS[f"weight.{objective}.default"] == 1).all() == (objective == "pred_noise")
     min_snr = GaussianDiffusion(Formula(), image_size=4, objective=objective, beta_schedule="linear", min_snr_loss_weight=True)
     np.testing.assert_allclose(min_snr.losses(*batch()).asnumpy(), LUCIDRAINS[f"loss.{objective}.min_snr"], rtol=2e-5)
 

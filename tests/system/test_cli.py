@@ -219,9 +219,9 @@ def test_a_mask_of_another_size_is_refused(trained, picture, tmp_path, capsys):
 
 
 def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
-    for override, message in (("diffusion.loss_weight=snr", "none, p2, min_snr, soft_min_snr, truncated_snr"),
+    for override, message in (("diffusion.loss_weight=snr5", "snr, none, p2, min_snr, soft_min_snr, truncated_snr"),
                               ("diffusion.objective=eps", "pred_noise, pred_x0, pred_v"),
-                              ("training.timestep_sampling=x", "uniform, antithetic, stratified, loss_second_moment"),
+                              ("training.timestep_sampling=x", "uniform, antithetic, stratified, log_normal, loss_second_moment"),
                               ("diffusion.betas=[0.1]", "there are 1 betas, allowed with timesteps=20")):
         assert main([*map(str, train_arguments(tmp_path / "r", override))]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
@@ -247,7 +247,7 @@ def test_nearest_images_are_looked_for_among_those_that_were_trained_on(monkeypa
     monkeypatch.setattr("ddpm_ms.cli.visualize.load", lambda _: (SimpleNamespace(rank=0), None, SimpleNamespace(config=config)))
     monkeypatch.setattr("ddpm_ms.cli.visualize.draw", lambda *_: (np.zeros((2, 1, 8, 8), np.float32), ""))
     monkeypatch.setattr("ddpm_ms.evaluation.evaluate_nearest", look)
-    with pytest.raises(Found, match="^1700$"):
+    with pytest.raises(Found, match=r"^1700$"):
         main(["visualize", "nearest", "--checkpoint", "none", "--out", str(tmp_path / "x.png")])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpm_ms.config import Config, config_from_dict, differences, load_config, to_yaml
+from ddpm_ms.config import Config, config_from_dict, config_of_run, differences, load_config, load_run_config, to_dict, to_yaml
 from ddpm_ms.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))
@@ -80,3 +80,36 @@ def test_differences_names_keys_that_change_the_weights_and_no_others():
 
 def test_the_printed_recipe_is_plain_yaml():
     assert yaml.safe_load(to_yaml(Config()))["model"]["dim_mults"] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(("recorded", "name", "gamma"), [
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.0, min_snr_loss_weight=False), "none", None),
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.5, min_snr_loss_weight=False), "p2", 0.5),
+    (dict(loss_weight="p2", p2_loss_weight_gamma=0.5, min_snr_loss_weight=False), "p2", 0.5),
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.0, min_snr_loss_weight=True), "min_snr", None),
+    (dict(loss_weight="truncated_snr", p2_loss_weight_gamma=0.0, min_snr_loss_weight=False), "truncated_snr", None),
+    (dict(loss_weight="snr", p2_loss_weight_gamma=None), "snr", None),
+])
+def test_an_older_run_is_read_as_what_it_was_trained_with(tmp_path, recorded, name, gamma):
+    tree = to_dict(Config())
+    tree["diffusion"] = {"timesteps": 7, **recorded}
+    tree["training"] = {"ema_decay": 0.995, "ema_update_every": 10}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    for config in (config_of_run(tree), load_run_config(path)):
+        assert (config.diffusion.loss_weight, config.diffusion.p2_loss_weight_gamma) == (name, gamma)
+        assert (config.training.ema_decay, config.training.ema_update_every, config.diffusion.timesteps) == (0.995, 10, 7)
+    assert load_run_config(_written(tmp_path, config)) == config
+
+
+def _written(folder, config):
+    path = folder / "again.yaml"
+    path.write_text(to_yaml(config))
+    return path
+
+
+def test_a_recipe_with_a_key_that_is_no_more_is_told_the_new_one(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("diffusion: {min_snr_loss_weight: true}")
+    with pytest.raises(InputError, match=r"unknown key 'diffusion.min_snr_loss_weight', allowed: loss_weight: min_snr"):
+        load_config(path)

@@ -58,7 +58,8 @@ def test_prediction_formulas_invert_each_other(diffusion):
 def test_loss_is_the_distance_to_the_target_of_the_objective(objective, loss_type):
     image, noise, t = arrays()
     answer = np.random.default_rng(1).standard_normal(image.shape).astype(np.float32) * 2
-    diffusion = GaussianDiffusion(Answer(Tensor(answer)), image_size=4, objective=objective, loss_type=loss_type)
+    diffusion = GaussianDiffusion(Answer(Tensor(answer)), image_size=4, objective=objective, loss_type=loss_type,
+                                  loss_weight="none")
     abar = diffusion.schedule.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     x0 = image * 2 - 1
     target = {"pred_noise": noise, "pred_x0": x0, "pred_v": np.sqrt(abar) * noise - np.sqrt(1 - abar) * x0}[objective]
@@ -73,7 +74,7 @@ def test_loss_is_the_distance_to_the_target_of_the_objective(objective, loss_typ
 def test_p2_weights_each_image_by_its_own_noise_level(objective):
     image, noise, t = arrays(batch=4)
     answer = Tensor(np.zeros_like(image))
-    plain = GaussianDiffusion(Answer(answer), image_size=4, objective=objective)
+    plain = GaussianDiffusion(Answer(answer), image_size=4, objective=objective, loss_weight="none")
     p2 = GaussianDiffusion(Answer(answer), image_size=4, objective=objective, p2_loss_weight_gamma=1)
     each = plain.losses(*tensors(image, t, noise)).asnumpy()
     expected = ((1 - plain.schedule.alphas_cumprod[t]) * each).mean()
@@ -92,6 +93,18 @@ def test_self_conditioning_feeds_the_clipped_x0_in_training_as_in_sampling(objec
     expected = diffusion.model_predictions(x, time).pred_x_start.asnumpy()
     assert np.abs(expected).max() <= 1
     np.testing.assert_array_equal(second.asnumpy(), expected)
+
+
+@pytest.mark.parametrize(("keywords", "name"), [
+    ({}, "snr"), (dict(p2_loss_weight_gamma=0), "none"), (dict(p2_loss_weight_gamma=0.5), "p2"), (dict(loss_weight="p2"), "p2"),
+    (dict(min_snr_loss_weight=True), "min_snr"), (dict(loss_weight="min_snr", min_snr_loss_weight=True), "min_snr"),
+])
+def test_the_keywords_of_scripts_choose_one_weight_of_the_loss(tiny_unet, keywords, name):
+    diffusion = GaussianDiffusion(tiny_unet(), image_size=4, **keywords)
+    gamma = keywords.get("p2_loss_weight_gamma") or None
+    named = GaussianDiffusion(tiny_unet(), image_size=4, loss_weight=name, p2_loss_weight_gamma=gamma)
+    np.testing.assert_array_equal(diffusion.loss_weight.asnumpy(), named.loss_weight.asnumpy())
+    assert diffusion.hparams["loss_weight"] == name
 
 
 def test_calling_with_images_alone_draws_the_rest(tiny_unet):
@@ -142,6 +155,9 @@ def test_the_callback_sees_every_transition_and_self_conditioning_carries_x0(mon
     (dict(ddim_sampling_eta=2), "ddim_sampling_eta is 2, allowed: 0 to 1"),
     (dict(image_size=7), r"image height is 7, allowed for this network: multiples of 2 \(nearest: 6 or 8\)"),
     (dict(p2_loss_weight_gamma=-1), "p2_loss_weight_gamma is -1"),
+    (dict(loss_weight="snr", p2_loss_weight_gamma=0.5), "loss weights are p2, snr .*, allowed: one of them"),
+    (dict(p2_loss_weight_gamma=0.5, min_snr_loss_weight=True), "loss weights are min_snr, p2"),
+    (dict(rescale_betas_zero_snr=True), "loss_weight is 'snr' where the last step has no signal .*, allowed: none, p2, truncated_snr"),
 ])
 def test_wrong_keywords_are_refused(tiny_unet, keywords, message):
     with pytest.raises(InputError, match=message):

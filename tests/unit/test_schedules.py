@@ -63,6 +63,7 @@ def closed_form(name, objective, abar):
     signal, noise = abar, 1 - abar
     per_error = {"pred_x0": 1, "pred_noise": noise / signal, "pred_v": noise}[objective]  # squared error of x0 per unit
     return {
+        "snr": signal / noise * per_error,
         "none": np.ones_like(abar),
         "p2": (2 + signal / noise) ** -0.5,
         "min_snr": np.where(signal < 5 * noise, signal / noise, 5) * per_error,

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError
 from ddpm_ms.training.timesteps import HISTORY, TIMESTEP_SAMPLERS, TimestepSampler
 
 
-@pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in TIMESTEP_SAMPLERS if name != "log_normal"])
 def test_every_draw_is_uniform_in_the_long_run_and_a_function_of_the_step(name):
     sampler = TimestepSampler(name, 20, seed=3)
     drawn = np.concatenate([sampler.draw(step, 7)[0] for step in range(6000)])
@@ -27,6 +28,23 @@ def test_antithetic_draws_pairs():
 def test_stratified_draws_one_from_each_part_in_random_order():
     t, _ = TimestepSampler("stratified", 1000, 0).draw(0, 10)
     assert sorted(t // 100) == list(range(10)) and list(t) != sorted(t)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_log_normal_draws_make_log_sigma_normal_whatever_the_schedule(schedule):
+    snr = create_schedule(schedule, 4000).snr
+    sampler = TimestepSampler("log_normal", 4000, 3, snr)
+    t, weights = sampler.draw(0, 100_000)
+    log_sigma = -0.5 * np.log(snr[t])
+    assert weights is None and t.dtype == np.int32
+    assert log_sigma.mean() == pytest.approx(-1.2, abs=0.02) and log_sigma.std() == pytest.approx(1.2, abs=0.02)
+    assert np.quantile(log_sigma, 0.84) == pytest.approx(-0.0, abs=0.05)
+    np.testing.assert_array_equal(TimestepSampler("log_normal", 4000, 3, snr).draw(0, 9)[0], sampler.draw(0, 9)[0])
+
+
+def test_log_normal_is_refused_where_sigma_is_infinite():
+    with pytest.raises(InputError, match="timestep_sampling is 'log_normal' where the last step has no signal"):
+        TimestepSampler("log_normal", 1000, 0, create_schedule("linear", 1000, rescale_betas_zero_snr=True).snr)
 
 
 def test_importance_follows_the_losses_and_its_weights_undo_it():

@@ -111,6 +111,34 @@ def test_weight_decay_is_decoupled_from_the_gradient():
     np.testing.assert_allclose(values(decayed.weights), values(plain.weights) - shrink, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("sigma_rel", "every"), [(0.05, 1), (0.1, 1), (0.28, 1), (0.1, 5)])
+def test_the_average_has_the_profile_of_a_power_function_whatever_the_length(sigma_rel, every):
+    ema = EMA(Linear(), sigma_rel=sigma_rel, update_every=every)
+    for steps in (400, 4000):
+        weights = np.zeros(steps + 1)  # with which the network of each step counts
+        for step in range(1, steps + 1):
+            rate = ema.rate_at(step)
+            weights *= 1 - rate
+            weights[step] += rate
+        assert weights.sum() == pytest.approx(1)
+        place = np.arange(steps + 1) / steps
+        mean = (weights * place).sum()
+        assert mean == pytest.approx((ema.gamma + 1) / (ema.gamma + 2), abs=2 * every / steps)
+        assert np.sqrt((weights * (place - mean) ** 2).sum()) == pytest.approx(sigma_rel, rel=0.03 * every)
+
+
+def test_the_average_is_the_network_itself_after_its_first_update():
+    assert [EMA(Linear()).rate_at(1), EMA(Linear(), update_every=3).rate_at(3)] == [1, 1]
+    assert EMA(Linear(), decay=0.995).update_every == 10
+    assert EMA(Linear(), decay=0.9, update_every=1).rate_at(10**9) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("sigma_rel", [0, 0.009, 0.29, -1])
+def test_a_profile_that_no_power_function_has_is_refused(sigma_rel):
+    with pytest.raises(InputError, match=f"ema_sigma_rel is {sigma_rel}, allowed: 0.01 to 0.28"):
+        EMA(Linear(), sigma_rel=sigma_rel)
+
+
 def test_ema_follows_its_closed_form_and_only_when_due():
     network = Linear()
     ema = EMA(network, decay=0.9, update_every=3)
