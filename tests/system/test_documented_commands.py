@@ -1,4 +1,4 @@
-"""The commands that the READMEs show, run as they stand but for names and sizes."""
+"""The commands that the READMEs and the guides show, run as they stand but for names and sizes."""
 
 import re
 import shlex
@@ -17,6 +17,9 @@ TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_
         "training.train_batch_size=4", "training.num_samples=4", "training.train_num_steps=2"]
 
 
+GUIDES = ("README.md", "docs/training.md", "docs/sampling.md", "docs/clusters.md")
+
+
 def command_lines(document):
     """The lines of the document's shell blocks, without their comments."""
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S)
@@ -28,7 +31,7 @@ def test_both_languages_show_the_same_commands():
 
 
 def test_every_script_and_recipe_that_is_shown_is_there():
-    words = {word for line in command_lines("README.md") for word in shlex.split(line)}
+    words = {word for document in GUIDES for line in command_lines(document) for word in shlex.split(line)}
     named = {word for word in words if word.startswith(("scripts/", "configs/"))}
     assert len(named) > 5 and all((ROOT / word).is_file() for word in named)
 
@@ -50,7 +53,8 @@ def place(tmp_path_factory):
     return place
 
 
-SHOWN = [line for line in command_lines("README.md") if line.startswith("ddpm-ms ")]
+LINES = list(dict.fromkeys(line for document in GUIDES for line in command_lines(document) if line))
+SHOWN = [line for line in LINES if line.startswith("ddpm-ms ")]
 # Lines of the shell blocks that are not run here, and why.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs from nothing and trains for minutes",
@@ -59,7 +63,7 @@ ELSEWHERE = {
     "--nodes 2": "two nodes on one machine are joined in test_distributed.py",
     "sbatch": "needs Slurm",
 }
-SCRIPTS = [line for line in command_lines("README.md") if line and line not in SHOWN and not any(k in line for k in ELSEWHERE)]
+SCRIPTS = [line for line in LINES if line not in SHOWN and not any(k in line for k in ELSEWHERE)]
 
 
 @pytest.mark.slow

@@ -22,13 +22,23 @@ def rows(document):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_tables_of_samplers_are_what_is_measured(name):
     error, evaluations = drift(name, 10, "log_snr")
-    for document, column in (("README.md", 2), ("docs/sampling.md", 1)):
-        cells = rows(document)[name]
-        assert cells[column].startswith(f"{evaluations} /") and cells[-1].startswith(f"{error:.4f} /")
+    cells = rows("docs/sampling.md")[name]
+    assert cells[1].startswith(f"{evaluations} /") and cells[-1].startswith(f"{error:.4f} /")
 
 
-def test_the_readme_names_every_sampler_and_nothing_else():
-    assert list(rows("README.md")) == list(rows("docs/sampling.md")) == list(SAMPLERS)
+def test_the_documents_name_every_sampler():
+    (line,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Draw:"))
+    assert re.findall(r"`(\w+)`", line) == list(rows("docs/sampling.md")) == list(SAMPLERS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
+def test_a_readme_is_short_and_its_lines_fit_a_terminal(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 130 and max(map(len, lines)) <= 120
+
+
+def test_the_index_lists_every_page():
+    assert links("docs/index.md") == {"../README.md", *(path.name for path in ROOT.glob("docs/*.md") if path.name != "index.md")}
 
 
 def commands(document):
@@ -48,7 +58,8 @@ def test_every_command_in_the_documents_is_one(document):
 
 def links(document):
     """What it links to or shows, inside the repository."""
-    found = re.findall(r"\[[^\]]*\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.findall(r"\[[^\]]*\]\(([^)]+)\)", text) + re.findall(r"^\[\w+\]: (\S+)", text, re.M)
     return {name.split("#")[0] for name in found if "://" not in name and not name.startswith("#")}
 
 
