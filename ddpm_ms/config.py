@@ -141,6 +141,7 @@ class TrainingConfig:
     validation_images: int = _within(0, 0)  # held out of training, to find the best
     num_samples: int = _within(25, 0)
     log_every: int = _within(50, 1)
+    tensorboard: bool = False  # event files in the run's folder tensorboard/
     seed: int = _within(0, 0, 2**63 - 1)
 
 
@@ -197,7 +198,7 @@ RENAMED = {"diffusion.min_snr_loss_weight": ", allowed: loss_weight: min_snr"}
 FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
     "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.recompute", "training.max_skipped_steps",
-    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every",
+    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every", "training.tensorboard",
     "distillation.teacher",
 )
 
@@ -396,8 +397,8 @@ def _build(cls: type, tree: Any, prefix: str) -> Any:
     values = {}
     for key, value in tree.items():
         if key not in fields:
-            nearest = RENAMED.get(f"{prefix}{key}") or did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
             name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
+            nearest = RENAMED.get(name) or did_you_mean(key, fields) or f", allowed: {', '.join(fields)}"
             raise InputError(f"unknown key '{name}'{nearest}")
         name, hint = f"{prefix}{key}", hints[key]
         if dataclasses.is_dataclass(hint):

@@ -136,8 +136,8 @@ class GaussianDiffusion(nn.Cell):
             loss_weight, self.schedule.snr, objective, p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k,
             min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
         if weight[-1] == 0:
-            raise InputError(f"loss_weight is {loss_weight!r} where the last step has no signal (rescale_betas_zero_snr): it would "
-                             "never be trained, allowed: none, p2, truncated_snr")
+            raise InputError(f"loss_weight is {loss_weight!r} where the last step has no signal (rescale_betas_zero_snr): that "
+                             "step would never be trained, allowed: none, p2, truncated_snr")
         self.loss_weight = Tensor(weight, ms.float32)
         self.gather, self.reshape, self.cast, self.split = ops.Gather(), ops.Reshape(), ops.Cast(), ops.Split(1, 2)
         self.mean, self.square, self.abs = ops.ReduceMean(), ops.Square(), ops.Abs()

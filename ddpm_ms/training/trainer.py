@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -37,6 +37,7 @@ from ddpm_ms.training import checkpoint
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
 from ddpm_ms.training.ema import EMA
+from ddpm_ms.training.event_files import EventFiles, check_installed
 from ddpm_ms.training.files import log_to, write_whole
 from ddpm_ms.training.learning_rate import learning_rate
 from ddpm_ms.training.loss_scale import LossScale
@@ -91,6 +92,7 @@ class Trainer:
         validation_images: held out of training; at every checkpoint the loss on them says which one is best. 0: none.
         num_samples: images in the sample grid; 0 for none.
         log_every: steps between log lines.
+        tensorboard: also write metrics and sample grids as event files to ``tensorboard/`` in the run directory.
         seed: of everything random.
         results_folder: the run directory.
         sampling: how the sample grid is drawn. Default: the diffusion's ``sampling_timesteps`` and eta if it has fewer than
@@ -135,6 +137,7 @@ class Trainer:
         validation_images: int = 0,
         num_samples: int = 25,
         log_every: int = 50,
+        tensorboard: bool = False,
         seed: int = 0,
         results_folder: str | Path = "./results",
         sampling: SamplingConfig | None = None,
@@ -179,6 +182,7 @@ class Trainer:
         self._stop = StopRequest()
         self._saved_step: int | None = None
         self._save_failures = 0
+        self._events: EventFiles | None = None
 
     @property
     def step(self) -> int:
@@ -201,13 +205,27 @@ class Trainer:
                 log.info("training %s", self.run_dir)
             self.resume()
             if self.step < self.total_steps:
-                self._loop()
+                with self._event_files():
+                    self._loop()
             if self.step < self.total_steps:
                 log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
                             self.total_steps, self._stop.requested or "another rank")
             else:
                 log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
         return self.run_dir
+
+    @contextlib.contextmanager
+    def _event_files(self) -> Iterator[None]:
+        """Within the block there are event files for TensorBoard, if they are asked for."""
+        if self.runtime.rank != 0 or not self.config.training.tensorboard:
+            yield
+            return
+        self._events = EventFiles(self.run_dir / "tensorboard", self.step)
+        try:
+            yield
+        finally:
+            self._events.close()
+            self._events = None
 
     def _loop(self) -> None:
         """Every step from here to the end, or to a request to stop."""
@@ -328,6 +346,8 @@ class Trainer:
             visual.save_loss_curve(self.metrics.rows, self.run_dir / "loss.png")
             if images is not None:
                 visual.save_grid(images, self.run_dir / "samples" / f"step_{self.step:08d}.png")
+                if self._events is not None:
+                    self._events.picture("samples", np.asarray(visual.to_grid(images)), self.step)
         except OSError as error:
             log.warning("step %d: the pictures could not be written (%s)", self.step, error.strerror or error)
 
@@ -427,6 +447,8 @@ class Trainer:
         row = self.metrics.write(self.step, ended, state.epoch_loss, lr=rate, ema_decay=self.ema.decay_at(self.step),
                                  loss_scale=state.loss_scale.value, skipped_steps=state.skipped_steps,
                                  compile_seconds=self.compile_seconds, **self._validation_column())
+        if self._events is not None:
+            self._events.scalars(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}")
         if self.runtime.rank != 0:
             return
@@ -477,6 +499,8 @@ class Trainer:
             raise InputError("training by epochs with data that has no length, allowed: train_num_steps, save_and_sample_every")
         if not self.diffusion.auto_normalize:
             raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
+        if c.tensorboard:
+            check_installed()
         if self.config.model.name == "custom" and self.config.runtime.compile_cache:
             raise InputError("compile_cache is True with a network of your own, allowed: False (its source is not part of the "
                              "cache's key, so an edit would not be seen)")

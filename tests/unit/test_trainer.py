@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -262,6 +263,42 @@ def test_a_save_that_fails_at_the_end_is_an_error_whoever_was_asked_to_stop(make
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(TrainingError, match=r"step 2: .*none at the end"):
         trainer.save(last=True)
+
+
+def events(run):
+    """(step, tag, value or size of the picture) of every entry of the run's event files."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted((run / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")  # then a checksum of it, the entry, and a checksum of that
+            entry, data = Event.FromString(data[12:12 + length]), data[16 + length:]
+            for value in entry.summary.value:
+                picture = value.HasField("image")
+                yield entry.step, value.tag, (value.image.width, value.image.height) if picture else value.simple_value
+
+
+def test_tensorboard_is_told_what_metrics_jsonl_is_told_and_shown_the_grids(make_trainer, tmp_path):
+    how = dict(num_samples=4, tensorboard=True, sampling=SamplingConfig(steps=2))
+    make_trainer(tmp_path, train_num_steps=2, **how).train()
+    make_trainer(tmp_path, train_num_steps=4, **how).train()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = list(events(tmp_path))
+    for name in ("loss", "grad_norm", "images_per_second"):
+        found = [(step, value) for step, tag, value in told if tag == f"training/{name}"]
+        assert found == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+    assert [step for step, tag, _ in told if tag == "samples"] == [2, 4]
+    assert next(value for _, tag, value in told if tag == "samples")[0] > 100
+    make_trainer(tmp_path / "without").train()
+    assert not (tmp_path / "without" / "tensorboard").exists()
+
+
+def test_tensorboard_without_its_writer_is_refused_before_anything_is_written(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(InputError, match="tensorboardX is not installed: pip install tensorboardX"):
+        make_trainer(tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_held_out_images_no_checkpoint_is_the_best(make_trainer, tmp_path):
