@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 from pathlib import Path
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section
+from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
 from ddpm_ms.errors import InputError, check_range
 
 log = logging.getLogger("ddpm_ms")
 
-SAMPLING_NAMES = {option.name for option in dataclasses.fields(SamplingConfig)}
+SAMPLING_NAMES = set(SamplingConfig.model_fields)
 
 
 def device_parent() -> argparse.ArgumentParser:
@@ -43,8 +42,8 @@ def trained_parent() -> argparse.ArgumentParser:
     trained.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
                          "instead of the newest")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
-    for option in dataclasses.fields(SamplingConfig):
-        flag, text = f"--{option.name.replace('_', '-')}", f"{option.metadata['help']} (default: the recipe's)"
+    for name, option in SamplingConfig.model_fields.items():
+        flag, text = f"--{name.replace('_', '-')}", f"{option.description} (default: the recipe's)"
         if isinstance(option.default, bool):
             trained.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif isinstance(option.default, tuple):
@@ -97,7 +96,7 @@ def load(arguments: argparse.Namespace):
 def sampling(arguments: argparse.Namespace, config: Config) -> dict:
     """The recipe's way of sampling, with what the command line changes."""
     given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
-    return dataclasses.asdict(override_section(config.sampling, given))
+    return dict(override_section(config.sampling, given))
 
 
 def progress(total: int | None = None, unit: str = "step", active: bool = True):
@@ -110,7 +109,7 @@ def progress(total: int | None = None, unit: str = "step", active: bool = True):
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:
     """The recipe's runtime, with what the command line changes."""
     changed = {name: getattr(arguments, name) for name in ("device", "mode") if getattr(arguments, name) is not None}
-    return dataclasses.replace(config, **changed)
+    return replace(config, **changed)
 
 
 def start(config: RuntimeConfig) -> rt.Runtime:

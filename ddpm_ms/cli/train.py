@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def train(arguments: argparse.Namespace) -> None:
     if config.distillation != DistillationConfig():
         raise InputError(f"distillation.steps is {config.distillation.steps} in {arguments.config}, allowed: null (the recipe of "
                          "a student is for `ddpm-ms distill`)")
-    config = dataclasses.replace(config, runtime=runtime_config(config.runtime, arguments))
+    config = config.model_copy(update={"runtime": runtime_config(config.runtime, arguments)})
     runtime = start(config.runtime)
     from ddpm_ms.data import create_dataset
     from ddpm_ms.diffusion import create_diffusion
@@ -49,7 +48,7 @@ def train(arguments: argparse.Namespace) -> None:
     for skipped in getattr(dataset, "skipped", ()):
         log.warning("skipped: %s", skipped)
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
-                      runtime=runtime, compile_cache=config.runtime.compile_cache, **dataclasses.asdict(config.training))
+                      runtime=runtime, compile_cache=config.runtime.compile_cache, config=config.training)
     if runtime.rank == 0:
         log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
                  len(dataset), run_dir)

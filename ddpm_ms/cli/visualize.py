@@ -19,7 +19,7 @@ from ddpm_ms.cli.options import (
     trained_parent,
 )
 from ddpm_ms.cli.sample import GIF_IMAGES, draw
-from ddpm_ms.config import load_config
+from ddpm_ms.config import load_config, replace
 from ddpm_ms.errors import InputError, check_range
 
 log = logging.getLogger("ddpm_ms")
@@ -78,10 +78,10 @@ def schedules(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides).diffusion
     check_output("--out", arguments.out, (".png",))
     from ddpm_ms import visual
-    from ddpm_ms.diffusion.loss_weights import LOSS_WEIGHTS, create_loss_weight, weight_name
+    from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
     from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
 
-    own, weight = _schedule(config), weight_name(config.loss_weight, config.p2_loss_weight_gamma, min_snr=False)
+    own = _schedule(config)
     recipe = "own betas" if config.betas else config.beta_schedule
     recipe += ", rescaled" if config.rescale_betas_zero_snr else ""
     every = {recipe: own}
@@ -91,11 +91,15 @@ def schedules(arguments: argparse.Namespace) -> None:
         except InputError as error:
             log.warning("left out: %s, %s", name, error)
     with np.errstate(divide="ignore", invalid="ignore"):  # without any signal some weights are not defined
-        weights = {name: create_loss_weight(name, own.snr, config.objective, p2_gamma=config.p2_loss_weight_gamma,
-                                            p2_k=config.p2_loss_weight_k, min_snr_gamma=config.min_snr_gamma,
-                                            normalize=config.normalize_loss_weight) for name in LOSS_WEIGHTS}
+        weights = {config.loss_weight: create_loss_weight(config, own.snr)}
+        for name in (*WEIGHTS_OF_X0, *OTHER_WEIGHTS):
+            try:
+                other = replace(config, loss_weight=name, p2_loss_weight_gamma=None)
+                weights.setdefault(name, create_loss_weight(other, own.snr))
+            except InputError as error:
+                log.warning("left out: %s, %s", name, error)
     visual.save_schedules({name: (s.betas, s.alphas_cumprod) for name, s in every.items()}, weights, arguments.out,
-                          recipe=recipe, weight=weight, objective=config.objective)
+                          recipe=recipe, weight=config.loss_weight, objective=config.objective)
     log.info("%s: schedules %s, weights %s", arguments.out, ", ".join(every), ", ".join(weights))
 
 

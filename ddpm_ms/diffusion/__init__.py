@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from mindspore import nn
 
 from ddpm_ms.config import DiffusionConfig, ImageSize
@@ -14,4 +12,4 @@ __all__ = ["GaussianDiffusion", "ModelPrediction", "create_diffusion"]
 
 def create_diffusion(config: DiffusionConfig, model: nn.Cell, image_size: ImageSize) -> GaussianDiffusion:
     """The process that ``config`` describes around ``model``, for images of ``image_size``."""
-    return GaussianDiffusion(model, image_size=image_size, **dataclasses.asdict(config))
+    return GaussianDiffusion(model, image_size=image_size, config=config)

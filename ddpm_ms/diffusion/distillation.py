@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ddpm_ms.config import DistillationConfig
 from ddpm_ms.diffusion.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.diffusion.samplers import sampling_steps
 from ddpm_ms.diffusion.schedules import NoiseSchedule
@@ -50,7 +51,7 @@ class Distillation(GaussianDiffusion):
         if self.learned_variance:
             raise InputError("learned_variance is True, allowed in distillation: False (a student of DDIM steps has no variance)")
         check_range("steps (of the student, half of the teacher's)", steps, 1, self.num_timesteps // 2)
-        self.hparams.update(teacher=teacher_path, sha256=sha256, steps=steps)
+        self.distillation = DistillationConfig(teacher=teacher_path, sha256=sha256, steps=steps)
         self.sampling_timesteps, self.clip_x_start = steps, clip_x_start
         self.teacher = teacher
         for parameter in teacher.get_parameters():

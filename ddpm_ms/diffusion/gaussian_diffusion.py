@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence, get_args
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
-from ddpm_ms.config import SamplingConfig, section_from_dict
+from ddpm_ms.config import DiffusionConfig, SamplingConfig, Variance, section_of
 from ddpm_ms.diffusion.denoiser import noise_and_start
 from ddpm_ms.diffusion.generation import Generation, slerp
 from ddpm_ms.diffusion.likelihood import BitsPerDim, discretized_gaussian_nll, normal_kl, prior_kl
 from ddpm_ms.diffusion.loss_weights import create_loss_weight, weight_name
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError, check_choice, check_range
-
-OBJECTIVES = ("pred_noise", "pred_x0", "pred_v")
-LOSSES = ("l1", "l2", "huber")
-VARIANCES = ("fixed_small", "fixed_large", "learned")
 
 
 class ModelPrediction(NamedTuple):
@@ -41,26 +37,15 @@ class GaussianDiffusion(nn.Cell):
             ``num_classes`` and ``dropout`` what it has of these (default: nothing); its methods ``check_image_size(height,
             width)`` and ``check_process(timesteps, objective)`` are asked if there are any.
         image_size: pixels, or (height, width).
-        timesteps: T, length of the process.
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
             denoising-diffusion-pytorch does. Default: all steps of DDPM.
-        objective: what the network predicts: "pred_noise", "pred_x0" or "pred_v" (arXiv:2202.00512, appendix D).
-        beta_schedule: "linear", "scaled_linear", "cosine", "sigmoid" or "quadratic".
-        betas: ``timesteps`` numbers in (0, 1) instead of a named schedule.
-        rescale_betas_zero_snr: leave no signal at the last step (arXiv:2305.08891); not with "pred_noise".
-        loss_type: "l1", "l2" or "huber" (delta 1).
-        loss_weight: "snr", "none", "p2", "min_snr", "soft_min_snr" or "truncated_snr", see `loss_weights`. Default: "p2" or
-            "min_snr" where one of their keywords asks for it, else "snr", as in denoising-diffusion-pytorch.
-        p2_loss_weight_gamma: strength of P2 weighting (arXiv:2204.00227), 0 for no weight at all. Default with "p2": 1.
-        p2_loss_weight_k: its constant, 1 in the paper.
-        min_snr_loss_weight: another way to say loss_weight="min_snr".
-        min_snr_gamma: gamma of the two min-SNR weights, 5 in the paper.
-        normalize_loss_weight: scale the weight to mean 1 over all steps.
-        vb_loss_weight: with learned variance, the share of the variational bound in the loss, 0.001 in the paper.
         ddim_sampling_eta: default ``eta`` of DDIM, 0 to 1.
-        variance: of DDPM sampling and the bound: "fixed_small" (posterior), "fixed_large" (beta, the paper's CIFAR-10
-            choice) or "learned". Default: "learned" if the network has learned it, else "fixed_small".
         auto_normalize: images are [0, 1] outside and [-1, 1] inside; False: they are [-1, 1] outside as well.
+        loss_weight, p2_loss_weight_gamma, min_snr_loss_weight: as in scripts for denoising-diffusion-pytorch: without a
+            ``loss_weight``, a ``p2_loss_weight_gamma`` above 0 chooses "p2" and one of 0 "none", and ``min_snr_loss_weight=True``
+            "min_snr"; else it is "snr".
+        config: the process and its loss as a section, instead of keywords.
+        keywords: those of `ddpm_ms.config.DiffusionConfig`, which explains them: timesteps, objective, beta_schedule, ...
 
     Inputs:
         - **img** (B, C, H, W), float32, in [0, 1] (see ``auto_normalize``).
@@ -79,66 +64,39 @@ class GaussianDiffusion(nn.Cell):
         InputError: a keyword is not allowed or does not fit the model.
     """
 
-    def __init__(
-        self,
-        model: nn.Cell,
-        *,
-        image_size: int | Sequence[int],
-        timesteps: int = 1000,
-        sampling_timesteps: int | None = None,
-        objective: str = "pred_v",
-        beta_schedule: str = "cosine",
-        betas: Sequence[float] | None = None,
-        rescale_betas_zero_snr: bool = False,
-        loss_type: str = "l2",
-        loss_weight: str | None = None,
-        p2_loss_weight_gamma: float | None = None,
-        p2_loss_weight_k: float = 1.0,
-        min_snr_loss_weight: bool = False,
-        min_snr_gamma: float = 5.0,
-        normalize_loss_weight: bool = False,
-        vb_loss_weight: float = 0.001,
-        ddim_sampling_eta: float = 0.0,
-        variance: str | None = None,
-        auto_normalize: bool = True,
-    ) -> None:
-        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__", "model")}
+    def __init__(self, model: nn.Cell, *, image_size: int | Sequence[int], sampling_timesteps: int | None = None,
+                 ddim_sampling_eta: float = 0.0, auto_normalize: bool = True, loss_weight: str | None = None,
+                 p2_loss_weight_gamma: float | None = None, min_snr_loss_weight: bool = False,
+                 config: DiffusionConfig | None = None, **keywords: Any) -> None:
         super().__init__()
-        hparams["betas"] = betas = None if betas is None else tuple(float(beta) for beta in betas)
-        hparams["loss_weight"] = loss_weight = weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight)
-        self.hparams = hparams
-        self.objective = check_choice("objective", objective, OBJECTIVES)
-        self.loss_type = check_choice("loss_type", loss_type, LOSSES)
+        if config is None:
+            keywords["loss_weight"] = weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight)
+            keywords["p2_loss_weight_gamma"] = p2_loss_weight_gamma or None
+            keywords["betas"] = None if keywords.get("betas") is None else tuple(map(float, keywords["betas"]))
+        self.config = c = section_of(DiffusionConfig, config, keywords)
+        self.objective, self.num_timesteps = c.objective, c.timesteps
         self.ddim_sampling_eta = check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
-        self.vb_loss_weight = check_range("vb_loss_weight", vb_loss_weight, 0)
         self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if hasattr(model, "check_image_size"):
             model.check_image_size(*self.image_size)
         if hasattr(model, "check_process"):
-            model.check_process(timesteps, objective)
+            model.check_process(c.timesteps, c.objective)
         self.model = model
         self.channels = model.channels
         self.self_condition = getattr(model, "self_condition", False)
         self.auto_normalize = auto_normalize
         self.learned_variance = self._learns_variance()
-        self.variance = self.check_variance(variance or ("learned" if self.learned_variance else "fixed_small"))
+        self.variance = self.check_variance(c.variance or ("learned" if self.learned_variance else "fixed_small"))
 
-        self.schedule = create_schedule(beta_schedule, timesteps, betas, rescale_betas_zero_snr)
-        if objective == "pred_noise" and self.schedule.snr[-1] == 0:
+        self.schedule = create_schedule(c.beta_schedule, c.timesteps, c.betas, c.rescale_betas_zero_snr)
+        if c.objective == "pred_noise" and self.schedule.snr[-1] == 0:
             raise InputError("objective is 'pred_noise' where the last step has no signal (rescale_betas_zero_snr): the noise "
                              "says nothing about the image there, allowed: pred_x0, pred_v")
-        self.num_timesteps = timesteps
-        self.sampling_timesteps = timesteps if sampling_timesteps is None else sampling_timesteps
-        check_range("sampling_timesteps", self.sampling_timesteps, 1, timesteps)
+        self.sampling_timesteps = c.timesteps if sampling_timesteps is None else sampling_timesteps
+        check_range("sampling_timesteps", self.sampling_timesteps, 1, c.timesteps)
         self.nfe = 0  # network evaluations of the last sampling, a batched pair of guidance counted once
         self._set_tables()
-        weight = create_loss_weight(
-            loss_weight, self.schedule.snr, objective, p2_gamma=p2_loss_weight_gamma, p2_k=p2_loss_weight_k,
-            min_snr_gamma=min_snr_gamma, normalize=normalize_loss_weight)
-        if weight[-1] == 0:
-            raise InputError(f"loss_weight is {loss_weight!r} where the last step has no signal (rescale_betas_zero_snr): that "
-                             "step would never be trained, allowed: none, p2, truncated_snr")
-        self.loss_weight = Tensor(weight, ms.float32)
+        self.loss_weight = Tensor(create_loss_weight(c, self.schedule.snr), ms.float32)
         self.gather, self.reshape, self.cast, self.split = ops.Gather(), ops.Reshape(), ops.Cast(), ops.Split(1, 2)
         self.mean, self.square, self.abs = ops.ReduceMean(), ops.Square(), ops.Abs()
         self.minimum, self.maximum, self.stop_gradient = ops.Minimum(), ops.Maximum(), ops.stop_gradient
@@ -173,7 +131,7 @@ class GaussianDiffusion(nn.Cell):
 
     def check_variance(self, variance: str) -> str:
         """``variance`` if it is one that this process can sample with."""
-        check_choice("variance", variance, VARIANCES)
+        check_choice("variance", variance, get_args(Variance))
         if variance == "learned" and not self.learned_variance:
             raise InputError("variance is 'learned', allowed with a network of learned_variance=False: fixed_small, fixed_large")
         return variance
@@ -256,7 +214,7 @@ class GaussianDiffusion(nn.Cell):
             # The bound teaches the variance alone: its mean is not differentiated (arXiv:2102.09672, section 3.1).
             estimate = self.stop_gradient(self._noise_and_start(output, x, t)[1])
             bound = self._vb_terms(x_start, x, t, estimate, self._learned_log_variance(variance, t))
-            per_image = per_image + self.vb_loss_weight * self.num_timesteps * bound
+            per_image = per_image + self.config.vb_loss_weight * self.num_timesteps * bound
         return per_image
 
     def construct(self, img: Tensor, t: Tensor | None = None, noise: Tensor | None = None, self_cond: bool | None = None,
@@ -448,7 +406,7 @@ class GaussianDiffusion(nn.Cell):
         """`SamplingConfig` from keywords, with this process's defaults."""
         steps = given.get("steps", self.sampling_timesteps)
         sampler = "ddpm" if steps in (None, self.num_timesteps) else "ddim"
-        return section_from_dict(SamplingConfig, {"sampler": sampler, "steps": steps, "eta": self.ddim_sampling_eta, **given})
+        return SamplingConfig(**{"sampler": sampler, "steps": steps, "eta": self.ddim_sampling_eta, **given})
 
     def network_graph(self) -> Callable:
         """(x, t, x_self_cond, classes) -> the network's plain output; one graph per shape of x, whatever the sampler."""
@@ -464,9 +422,9 @@ class GaussianDiffusion(nn.Cell):
         return self.reshape(self.gather(table, t, 0), (-1, 1, 1, 1))
 
     def _distance(self, error: Tensor) -> Tensor:
-        if self.loss_type == "l1":
+        if self.config.loss_type == "l1":
             return self.abs(error)
-        if self.loss_type == "l2":
+        if self.config.loss_type == "l2":
             return self.square(error)
         size = self.abs(error)
         inner = self.minimum(size, 1.0)

@@ -12,7 +12,6 @@ from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 from ddpm_ms.ops.softmax import Softmax
 
-PRECISIONS, AMP_LEVELS = ("fp32", "fp16", "bf16"), ("O0", "O1", "O2", "O3")
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
 # They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
 _FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, InterleavedPosEmb, RMSNorm, Softmax, TimeEmbedding, UnitChannels, UnitGroups,

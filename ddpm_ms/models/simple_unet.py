@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.config import SimpleUnetConfig, section_of
+from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.layers import (
     ClassEmbedding,
     GroupNorm,
@@ -48,18 +49,10 @@ class SimpleUnet(nn.Cell):
     sampling (one level, any batch) does not repeat, and would make a step depend on the number of devices.
 
     Args:
-        dim: width of the first level.
-        dim_mults: width of each level in multiples of ``dim``; every level but the last halves the size.
+        dim, keywords: those of `ddpm_ms.config.SimpleUnetConfig`, which explains them.
         channels: image channels.
-        self_condition: take an estimate of x0 as a further input ("Analog Bits", arXiv:2208.04202).
-        learned_variance: twice the output channels, mean first.
-        num_classes: condition on a class label; index ``num_classes`` stands for "no class".
-        time_embedding: "sinusoidal" (sines and cosines through a small MLP) or "learned" (a table with a row per step).
-        timesteps: rows of that table, T of the process; only for "learned".
-        down: "conv" (4x4, stride 2) or "pool" (maximum of 2x2).
-        norm: "group" (at most 32 groups, of at least 4 channels) or "none".
-        activation: "silu" or "relu".
-        tanh_output: keep the output in [-1, 1]; only for the objective "pred_x0", because noise knows no such bounds.
+        timesteps: T of the process, the rows of the table; only for ``time_embedding="learned"``.
+        config: the same as a section, instead of keywords.
 
     Inputs, Outputs: as for `Unet`; ``dropout_key`` is taken and not used.
 
@@ -67,52 +60,32 @@ class SimpleUnet(nn.Cell):
         InputError: a keyword is not allowed, or (from the ``check_`` methods) does not fit the process.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        dim_mults: Sequence[int] = (1, 2, 4, 8),
-        channels: int = 3,
-        self_condition: bool = False,
-        learned_variance: bool = False,
-        num_classes: int | None = None,
-        time_embedding: str = "sinusoidal",
-        timesteps: int | None = None,
-        down: str = "conv",
-        norm: str = "group",
-        activation: str = "silu",
-        tanh_output: bool = False,
-    ) -> None:
-        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def __init__(self, dim: int | None = None, *, channels: int = 3, timesteps: int | None = None,
+                 config: SimpleUnetConfig | None = None, **keywords: Any) -> None:
         super().__init__()
-        self.hparams = {"name": "simple_unet", **hparams}
-        check_range("dim", dim, 4)
+        self.config = c = section_of(SimpleUnetConfig, config, keywords, dim=dim)
         check_range("channels", channels, 1)
-        check_choice("time_embedding", time_embedding, ("sinusoidal", "learned"))
-        check_choice("down", down, ("conv", "pool"))
-        check_choice("norm", norm, ("group", "none"))
-        check_choice("activation", activation, ACTIVATIONS)
+        self.channels, self.out_dim = channels, channels * (2 if c.learned_variance else 1)
+        self.self_condition, self.learned_variance, self.num_classes = c.self_condition, c.learned_variance, c.num_classes
+        self.downsample_factor = 2 ** (len(c.dim_mults) - 1)
 
-        self.channels, self.out_dim = channels, channels * (2 if learned_variance else 1)
-        self.self_condition, self.learned_variance, self.num_classes = self_condition, learned_variance, num_classes
-        self.downsample_factor = 2 ** (len(dim_mults) - 1)
-
-        widths, time_dim = [dim * m for m in dim_mults], 2 * dim
-        in_dim = channels * (2 if self_condition else 1)
-        self.rows = timesteps if time_embedding == "learned" else None
-        self.time_emb = _time_embedding(dim, time_dim, time_embedding, timesteps, ACTIVATIONS[activation])
-        self.class_emb = ClassEmbedding(num_classes, time_dim, 1.0) if num_classes else None
+        widths, time_dim = [c.dim * m for m in c.dim_mults], 2 * c.dim
+        in_dim = channels * (2 if c.self_condition else 1)
+        self.rows = timesteps if c.time_embedding == "learned" else None
+        self.time_emb = _time_embedding(c, time_dim, timesteps)
+        self.class_emb = ClassEmbedding(c.num_classes, time_dim, 1.0) if c.num_classes else None
 
         def block(low: int, high: int) -> _Block:
-            return _Block(low, high, time_dim, norm, activation)
+            return _Block(low, high, time_dim, c.norm, c.activation)
 
         pairs = list(zip(widths, widths[1:]))
         self.downs = nn.CellList([block(low, high) for low, high in zip([in_dim, *widths], widths[:-1])])
-        self.shrinks = nn.CellList([nn.MaxPool2d(2, 2) if down == "pool" else conv(w, w, 4, 2, pad=1) for w in widths[:-1]])
+        self.shrinks = nn.CellList([nn.MaxPool2d(2, 2) if c.down == "pool" else conv(w, w, 4, 2, pad=1) for w in widths[:-1]])
         self.bottom = block(widths[-2] if pairs else in_dim, widths[-1])
         self.grows = nn.CellList([TransposedConv(high, low) for low, high in reversed(pairs)])
         self.ups = nn.CellList([block(2 * low, low) for low, _ in reversed(pairs)])
         self.final_conv = conv(widths[0] + in_dim, self.out_dim, 3)
-        self.bound = ops.Tanh() if tanh_output else None
+        self.bound = ops.Tanh() if c.tanh_output else None
         self.concat, self.zeros_like, self.cast = ops.Concat(1), ops.ZerosLike(), ops.Cast()
 
     def check_image_size(self, height: int, width: int) -> None:
@@ -151,10 +124,11 @@ def _norm(kind: str, dim: int) -> nn.Cell:
     return GroupNorm(dim, math.gcd(32, max(dim // 4, 1))) if kind == "group" else nn.Identity()
 
 
-def _time_embedding(dim: int, time_dim: int, kind: str, timesteps: int | None, act: type[nn.Cell]) -> nn.Cell:
+def _time_embedding(c: SimpleUnetConfig, time_dim: int, timesteps: int | None) -> nn.Cell:
     """(B,) -> (B, time_dim)."""
-    if kind == "sinusoidal":
-        return TimeEmbedding(SinusoidalPosEmb(dim), nn.Dense(dim, time_dim), act(), nn.Dense(time_dim, time_dim))
+    if c.time_embedding == "sinusoidal":
+        return TimeEmbedding(SinusoidalPosEmb(c.dim), nn.Dense(c.dim, time_dim), ACTIVATIONS[c.activation](),
+                             nn.Dense(time_dim, time_dim))
     if timesteps is None:
         raise InputError("timesteps is None, allowed with time_embedding='learned': the length of the process")
     # It begins as the sinusoidal one: a step that is drawn seldom is near its neighbours from the start.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ddpm_ms.config import TinyUnetConfig, section_of
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.layers import ClassEmbedding, TransposedConv, check_sides, conv
 
@@ -31,14 +32,10 @@ class TinyUnet(nn.Cell):
     """U-Net without norms or attention for small grey images; t enters as a learned picture beside the noisy one.
 
     Args:
-        dim: width of the first level.
+        dim, keywords: those of `ddpm_ms.config.TinyUnetConfig`, which explains them.
         image_size: pixels, or (height, width); the picture of t has this size, so the network serves no other.
-        dim_mults: width of each level in multiples of ``dim``; every level but the last halves the size.
         channels: image channels.
-        self_condition: take an estimate of x0 as a further input ("Analog Bits", arXiv:2208.04202).
-        learned_variance: twice the output channels, mean first.
-        num_classes: condition on a class label; index ``num_classes`` stands for "no class".
-        residual: add around the second convolution of every block.
+        config: the same as a section, instead of keywords.
 
     Inputs, Outputs: as for `Unet`; ``dropout_key`` is taken and not used.
 
@@ -46,40 +43,29 @@ class TinyUnet(nn.Cell):
         InputError: a keyword is out of range, or (from `check_image_size`) the images have another size.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        image_size: int | Sequence[int],
-        dim_mults: Sequence[int] = (1, 2, 4, 8),
-        channels: int = 3,
-        self_condition: bool = False,
-        learned_variance: bool = False,
-        num_classes: int | None = None,
-        residual: bool = False,
-    ) -> None:
-        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def __init__(self, dim: int | None = None, image_size: int | Sequence[int] | None = None, *, channels: int = 3,
+                 config: TinyUnetConfig | None = None, **keywords: Any) -> None:
         super().__init__()
-        self.hparams = {"name": "tiny_unet", **hparams}
-        check_range("dim", dim, 4)
+        self.config = c = section_of(TinyUnetConfig, config, keywords, dim=dim)
         check_range("channels", channels, 1)
-        self.channels, self.out_dim = channels, channels * (2 if learned_variance else 1)
-        self.self_condition, self.learned_variance, self.num_classes = self_condition, learned_variance, num_classes
+        self.channels, self.out_dim = channels, channels * (2 if c.learned_variance else 1)
+        self.self_condition, self.learned_variance, self.num_classes = c.self_condition, c.learned_variance, c.num_classes
         if image_size is None:
             raise InputError("image_size is None, allowed for a tiny_unet: the size that it is made for")
         self.size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-        self.downsample_factor = 2 ** (len(dim_mults) - 1)
+        self.downsample_factor = 2 ** (len(c.dim_mults) - 1)
         check_sides(*self.size, self.downsample_factor)
 
         self.time_emb = InterleavedPosEmb(TIME_DIM)
-        self.class_emb = ClassEmbedding(num_classes, TIME_DIM, 1.0) if num_classes else None
+        self.class_emb = ClassEmbedding(c.num_classes, TIME_DIM, 1.0) if c.num_classes else None
         self.time_map = nn.SequentialCell(nn.Dense(TIME_DIM, math.prod(self.size)), nn.SiLU())
-        widths = [dim * m for m in dim_mults]
+        widths = [c.dim * m for m in c.dim_mults]
         pairs = list(zip(widths, widths[1:]))
-        self.first = _Block(channels * (2 if self_condition else 1) + 1, dim * dim_mults[0], residual)
+        self.first = _Block(channels * (2 if c.self_condition else 1) + 1, widths[0], c.residual)
         self.downs = nn.CellList([conv(low, high, 4, 2, pad=1) for low, high in pairs])
-        self.blocks = nn.CellList([_Block(high, high, residual) for _, high in pairs])
+        self.blocks = nn.CellList([_Block(high, high, c.residual) for _, high in pairs])
         self.grows = nn.CellList([TransposedConv(high, low) for low, high in reversed(pairs)])
-        self.ups = nn.CellList([_Block(2 * low, low, residual) for low, _ in reversed(pairs)])
+        self.ups = nn.CellList([_Block(2 * low, low, c.residual) for low, _ in reversed(pairs)])
         self.final_conv = conv(widths[0], self.out_dim, 3)
         self.concat, self.zeros_like, self.cast, self.reshape = ops.Concat(1), ops.ZerosLike(), ops.Cast(), ops.Reshape()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.config import UnetConfig, section_of
+from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.attention import Attention, LinearAttention
 from ddpm_ms.models.layers import (
     ClassEmbedding,
@@ -38,23 +39,9 @@ class Unet(nn.Cell):
     downsampling and attention without memory.
 
     Args:
-        dim: width of the first level.
-        init_dim: channels after the first convolution. Default: ``dim``.
-        out_dim: output channels. Default: ``channels``, twice that with ``learned_variance``.
-        dim_mults: width of each level in multiples of ``dim``; every level but the last halves the size.
+        dim, keywords: those of `ddpm_ms.config.UnetConfig`, which explains them.
         channels: image channels.
-        self_condition: take an estimate of x0 as a further input ("Analog Bits", arXiv:2208.04202).
-        learned_variance: twice the output channels, mean first.
-        learned_sinusoidal_cond: Fourier features of t with learned frequencies instead of the sinusoidal embedding.
-        random_fourier_features: Fourier features of t with fixed random frequencies.
-        learned_sinusoidal_dim: number of those features, even.
-        sinusoidal_pos_emb_theta: longest wavelength of the sinusoidal embedding in units of 2 pi.
-        dropout: rate inside the residual blocks while training.
-        attn_dim_head: width of an attention head, one for all levels or one per level.
-        attn_heads: number of heads, one for all levels or one per level.
-        full_attn: which levels have full attention, one for all levels or one per level. Default: the last only.
-        block: "rms" or "group", see above.
-        num_classes: condition on a class label; index ``num_classes`` stands for "no class".
+        config: the same as a section, instead of keywords.
 
     Inputs:
         - **x** (B, channels, H, W), float32; H and W multiples of `downsample_factor`.
@@ -70,70 +57,43 @@ class Unet(nn.Cell):
         InputError: a keyword is out of range, or (from `check_image_size`) a size does not divide.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        init_dim: int | None = None,
-        out_dim: int | None = None,
-        dim_mults: Sequence[int] = (1, 2, 4, 8),
-        channels: int = 3,
-        self_condition: bool = False,
-        learned_variance: bool = False,
-        learned_sinusoidal_cond: bool = False,
-        random_fourier_features: bool = False,
-        learned_sinusoidal_dim: int = 16,
-        sinusoidal_pos_emb_theta: float = 10000.0,
-        dropout: float = 0.0,
-        attn_dim_head: int | Sequence[int] = 32,
-        attn_heads: int | Sequence[int] = 4,
-        full_attn: bool | Sequence[bool] | None = None,
-        block: str = "rms",
-        num_classes: int | None = None,
-    ) -> None:
-        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def __init__(self, dim: int | None = None, *, channels: int = 3, config: UnetConfig | None = None, **keywords: Any) -> None:
         super().__init__()
-        self.hparams = hparams
-        check_range("dim", dim, 4)
+        self.config = c = section_of(UnetConfig, config, keywords, dim=dim)
         check_range("channels", channels, 1)
-        check_range("dropout", dropout, 0.0, 0.99)
-        check_choice("block", block, ("rms", "group"))
-        if learned_sinusoidal_dim % 2:
-            raise InputError(f"learned_sinusoidal_dim is {learned_sinusoidal_dim}, allowed: even numbers")
-        levels = len(dim_mults)
-        full_attn = (False,) * (levels - 1) + (True,) if full_attn is None else full_attn
+        if c.learned_sinusoidal_dim % 2:
+            raise InputError(f"learned_sinusoidal_dim is {c.learned_sinusoidal_dim}, allowed: even numbers")
+        levels = len(c.dim_mults)
+        full_attn = (False,) * (levels - 1) + (True,) if c.full_attn is None else c.full_attn
         full_attn = _per_level("full_attn", full_attn, levels)
-        attn_heads = _per_level("attn_heads", attn_heads, levels)
-        attn_dim_head = _per_level("attn_dim_head", attn_dim_head, levels)
+        attn_heads = _per_level("attn_heads", c.attn_heads, levels)
+        attn_dim_head = _per_level("attn_dim_head", c.attn_dim_head, levels)
 
-        self.channels = channels
-        self.self_condition = self_condition
-        self.learned_variance = learned_variance
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.out_dim = out_dim or channels * (2 if learned_variance else 1)
+        self.channels, self.out_dim = channels, c.out_dim or channels * (2 if c.learned_variance else 1)
+        self.self_condition, self.learned_variance, self.num_classes = c.self_condition, c.learned_variance, c.num_classes
+        self.dropout = c.dropout
         self.downsample_factor = 2 ** (levels - 1)
 
-        init_dim = init_dim or dim
-        dims = [init_dim, *(dim * m for m in dim_mults)]
-        time_dim = dim * 4
+        init_dim = c.init_dim or c.dim
+        dims = [init_dim, *(c.dim * m for m in c.dim_mults)]
+        time_dim = c.dim * 4
         layer = iter(range(1000))
 
         def resnet(dim_in: int, dim_out: int) -> ResnetBlock:
-            return ResnetBlock(dim_in, dim_out, time_dim, block, dropout, next(layer))
+            return ResnetBlock(dim_in, dim_out, time_dim, c.block, c.dropout, next(layer))
 
         def attention(width: int, level: int, full: bool) -> nn.Cell:
             kind = Attention if full else LinearAttention
-            return kind(width, attn_heads[level], attn_dim_head[level], block)
+            return kind(width, attn_heads[level], attn_dim_head[level], c.block)
 
-        self.init_conv = conv(channels * (2 if self_condition else 1), init_dim, 7)
-        self.time_mlp = _time_mlp(dim, time_dim, learned_sinusoidal_cond, random_fourier_features,
-                                  learned_sinusoidal_dim, sinusoidal_pos_emb_theta)
-        self.class_emb = ClassEmbedding(num_classes, time_dim) if num_classes else None
+        self.init_conv = conv(channels * (2 if c.self_condition else 1), init_dim, 7)
+        self.time_mlp = _time_mlp(c, time_dim)
+        self.class_emb = ClassEmbedding(c.num_classes, time_dim) if c.num_classes else None
 
         downs, ups = [], []
         for level in range(levels):
             low, high = dims[level], dims[level + 1]
-            resize = conv(low, high, 3) if level == levels - 1 else Downsample(low, high, block)
+            resize = conv(low, high, 3) if level == levels - 1 else Downsample(low, high, c.block)
             downs.append(_Stage(resnet(low, low), resnet(low, low), attention(low, level, full_attn[level]), resize))
         self.mid_block1 = resnet(dims[-1], dims[-1])
         self.mid_attn = attention(dims[-1], levels - 1, full=True)
@@ -190,11 +150,12 @@ class Unet(nn.Cell):
         return t
 
 
-def _time_mlp(dim: int, time_dim: int, learned: bool, random: bool, fourier_dim: int, theta: float) -> TimeEmbedding:
-    if learned or random:
-        embedding, width = FourierPosEmb(fourier_dim, learned=not random), fourier_dim + 1
+def _time_mlp(c: UnetConfig, time_dim: int) -> TimeEmbedding:
+    if c.learned_sinusoidal_cond or c.random_fourier_features:
+        width = c.learned_sinusoidal_dim + 1
+        embedding = FourierPosEmb(c.learned_sinusoidal_dim, learned=not c.random_fourier_features)
     else:
-        embedding, width = SinusoidalPosEmb(dim, theta), dim
+        embedding, width = SinusoidalPosEmb(c.dim, c.sinusoidal_pos_emb_theta), c.dim
     return TimeEmbedding(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False), nn.Dense(time_dim, time_dim))
 
 

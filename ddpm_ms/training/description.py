@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from ddpm_ms.config import (
     Config,
+    CustomConfig,
     DataConfig,
-    DiffusionConfig,
     DistillationConfig,
-    ModelConfig,
     RuntimeConfig,
     SamplingConfig,
-    config_from_dict,
-    to_dict,
+    TrainingConfig,
 )
 from ddpm_ms.data import name_of
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.models import MODELS
 
 
-def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: dict, sampling: SamplingConfig,
+def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: TrainingConfig, sampling: SamplingConfig,
                  runtime: RuntimeConfig) -> Config:
     """The configuration that says the same as these objects; it travels inside every checkpoint."""
-    def known(section: type, values: dict) -> dict:
-        return {f.name: values[f.name] for f in dataclasses.fields(section) if f.name in values}
-
     # A subclass may compute something else under the same keywords.
-    hparams = diffusion.model.hparams if type(diffusion.model) in MODELS.values() else {"name": "custom"}
-    tree = to_dict(Config(runtime=runtime, data=data, sampling=sampling))
-    tree.update(model=known(ModelConfig, hparams), training=training, diffusion=known(DiffusionConfig, diffusion.hparams),
-                distillation=known(DistillationConfig, diffusion.hparams))
-    return config_from_dict(json.loads(json.dumps(tree)))
+    known = type(diffusion.model) in MODELS.values()
+    return Config(runtime=runtime, model=diffusion.model.config if known else CustomConfig(), diffusion=diffusion.config,
+                  data=data, training=training, sampling=sampling,
+                  distillation=getattr(diffusion, "distillation", None) or DistillationConfig())
 
 
 def default_sampling(diffusion: GaussianDiffusion) -> SamplingConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Sequence
@@ -10,7 +9,7 @@ from typing import Sequence
 import numpy as np
 
 from ddpm_ms import collectives
-from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config
+from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config, replace
 from ddpm_ms.data import create_dataset
 from ddpm_ms.diffusion.distillation import SPACING, Distillation
 from ddpm_ms.errors import InputError, check_range, shown
@@ -63,8 +62,7 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
         for number, count in enumerate(counts, 1):
             diffusion = _student(config, teacher, count)
             trainer = Trainer(diffusion, dataset, results_folder=run_dir / f"steps_{count:04d}", data=config.data,
-                              sampling=dataclasses.replace(config.sampling, steps=count), runtime=runtime,
-                              **dataclasses.asdict(config.training))
+                              sampling=replace(config.sampling, steps=count), runtime=runtime, config=config.training)
             if _any_rank(stop.requested is not None, trainer):
                 break
             if trainer.runtime.rank == 0:
@@ -103,13 +101,13 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
     before = teacher.config
     training = before.training
     if before.distillation.steps is None:
-        training = dataclasses.replace(training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS), train_num_epochs=None,
+        training = replace(training, train_num_steps=max(teacher.step // TENTH, MIN_STEPS), train_num_epochs=None,
                                        train_lr=training.train_lr / TENTH, lr_schedule="cosine", lr_warmup_steps=0)
-    config = dataclasses.replace(
-        before, runtime=RuntimeConfig(), training=training,
-        diffusion=dataclasses.replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=None),
+    config = before.model_copy(update=dict(
+        runtime=RuntimeConfig(), training=training,
+        diffusion=replace(before.diffusion, loss_weight="truncated_snr", p2_loss_weight_gamma=None),
         sampling=SamplingConfig(sampler="ddim", spacing=SPACING, clip_x_start=before.sampling.clip_x_start,
-                                seed=before.sampling.seed))
+                                seed=before.sampling.seed)))
     config = override_config(config, overrides)
     for override in overrides:
         if not override.startswith(FREE):
@@ -126,4 +124,4 @@ def _student(config: Config, teacher: str | Path, steps: int) -> Distillation:
     checkpoint.set_parameters(dict(model.parameters_and_names()), weights, f"teacher {teacher}")
     return Distillation(model, diffusion.model, steps=steps, clip_x_start=config.sampling.clip_x_start, teacher_path=str(teacher),
                         sha256=found.state["sha256"][checkpoint.EMA_WEIGHTS], image_size=config.data.image_size,
-                        **dataclasses.asdict(config.diffusion))
+                        config=config.diffusion)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from ddpm_ms import rng
+from ddpm_ms.config import TimestepSampling
 from ddpm_ms.errors import InputError, check_choice
 
-TIMESTEP_SAMPLERS = ("uniform", "antithetic", "stratified", "log_normal", "loss_second_moment")
+TIMESTEP_SAMPLERS = get_args(TimestepSampling)
 HISTORY = 10  # losses per step of the process that "loss_second_moment" remembers
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = -1.2, 1.2  # of "log_normal", as EDM has them
 UNIFORM_SHARE = 0.001  # so that no step of the process is ever forgotten

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import time
@@ -25,6 +24,8 @@ from ddpm_ms.config import (
     TrainingConfig,
     differences,
     load_run_config,
+    replace,
+    section_of,
     to_dict,
     to_yaml,
 )
@@ -65,94 +66,31 @@ class Trainer:
         diffusion: what to train.
         folder_or_dataset: a folder of images, a .npy or .npz file, an array, a data set of `ddpm_ms.data`, a
             ``mindspore.dataset`` object, or any iterable of images (C, H, W) in [0, 1].
-        train_batch_size: images per micro-batch, shared among the devices: the numbers are those of one device.
-        gradient_accumulate_every: micro-batches per optimizer step.
-        train_num_steps: how long to train.
-        train_num_epochs: how long to train, instead: the steps that take every image so many times.
-        optimizer: "adam", or "adamw" for the same with decoupled ``weight_decay``.
-        train_lr: learning rate.
-        lr_schedule: "constant" or "cosine" (to 0 at the end).
-        lr_warmup_steps: linear rise at the start.
-        weight_decay: of "adamw".
-        augment_horizontal_flip: mirror each image with probability 1/2.
-        timestep_sampling: how t is drawn, see `timesteps.TimestepSampler`: "uniform", "antithetic", "stratified",
-            "log_normal" or "loss_second_moment".
-        label_dropout: with a class-conditional network, how often a label is hidden, so that it can do without.
-        adam_betas: decay of the two moments.
-        max_grad_norm: clip the gradient's global norm; 0 for no clipping.
-        ema_sigma_rel: width of the profile of the averaged weights, as a share of the run so far, see `ema.EMA`.
-        ema_decay: an exponential average with this decay per update instead.
-        ema_update_every: steps between updates of the average. Default: 1; with ``ema_decay`` 10.
-        precision: "fp32", "fp16" (with dynamic loss scaling) or "bf16", see `models.precision`. Default: what amp_level says.
-        amp_level: "O0" (float32) to "O3", as MindSpore names them. Default: "O0" for fp32, else "O2".
-        recompute: compute activations again in the backward pass instead of keeping them: slower, for less memory.
-        max_skipped_steps: stop after this many attempts in a row with a non-finite gradient.
-        save_and_sample_every: steps between checkpoints, or "epoch" for one after each epoch.
-        keep_last: how many checkpoints stay, the best one besides.
-        validation_images: held out of training; at every checkpoint the loss on them says which one is best. 0: none.
-        num_samples: images in the sample grid; 0 for none.
-        log_every: steps between log lines.
-        tensorboard: also write metrics and sample grids as event files to ``tensorboard/`` in the run directory.
-        seed: of everything random.
         results_folder: the run directory.
         sampling: how the sample grid is drawn. Default: the diffusion's ``sampling_timesteps`` and eta if it has fewer than
             all, else 50 steps of DDIM.
         data: where the images come from, for the record in the checkpoint.
         runtime: what `runtime.setup` returned. Default: one process on MindSpore's current device.
         compile_cache: keep compiled graphs for the next start.
+        config: the optimisation as a section, instead of keywords.
+        keywords: those of `ddpm_ms.config.TrainingConfig`, which explains them: train_batch_size, train_lr, train_num_steps, ...
 
     Raises:
         InputError: a value is not allowed, or ``results_folder`` holds another run.
         TrainingError: from `train`, when the loss diverged or checkpoints cannot be written.
     """
 
-    def __init__(
-        self,
-        diffusion: GaussianDiffusion,
-        folder_or_dataset: Any,
-        *,
-        train_batch_size: int = 16,
-        gradient_accumulate_every: int = 1,
-        train_num_steps: int = 100_000,
-        train_num_epochs: int | None = None,
-        optimizer: str = "adam",
-        train_lr: float = 1e-4,
-        lr_schedule: str = "constant",
-        lr_warmup_steps: int = 0,
-        weight_decay: float = 0.0,
-        augment_horizontal_flip: bool = False,
-        timestep_sampling: str = "uniform",
-        label_dropout: float = 0.1,
-        adam_betas: Sequence[float] = (0.9, 0.99),
-        max_grad_norm: float = 1.0,
-        ema_sigma_rel: float = 0.1,
-        ema_decay: float | None = None,
-        ema_update_every: int | None = None,
-        precision: str | None = None,
-        amp_level: str | None = None,
-        recompute: bool = False,
-        max_skipped_steps: int = 50,
-        save_and_sample_every: int | str = 1000,
-        keep_last: int = 3,
-        validation_images: int = 0,
-        num_samples: int = 25,
-        log_every: int = 50,
-        tensorboard: bool = False,
-        seed: int = 0,
-        results_folder: str | Path = "./results",
-        sampling: SamplingConfig | None = None,
-        data: DataConfig | None = None,
-        runtime: rt.Runtime | None = None,
-        compile_cache: bool = False,
-    ) -> None:
-        given = locals()
-        given["precision"], given["amp_level"] = resolve_precision(precision, amp_level)
-        training = {f.name: given[f.name] for f in dataclasses.fields(TrainingConfig)}
+    def __init__(self, diffusion: GaussianDiffusion, folder_or_dataset: Any, *, results_folder: str | Path = "./results",
+                 sampling: SamplingConfig | None = None, data: DataConfig | None = None, runtime: rt.Runtime | None = None,
+                 compile_cache: bool = False, config: TrainingConfig | None = None, **keywords: Any) -> None:
+        training = section_of(TrainingConfig, config, keywords)
+        precision, amp_level = resolve_precision(training.precision, training.amp_level)
         self.diffusion, self.model = diffusion, diffusion.model
         self.runtime = runtime or rt.current()
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
         self.run_dir = Path(results_folder)
-        self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion), training,
+        self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion),
+                                   replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         c, world = self.config.training, self.runtime.world
@@ -338,7 +276,7 @@ class Trainer:
         if count:
             with contextlib.suppress(_Stopped), self.ema.applied():
                 images = self.diffusion.sample(share, first_index=self.runtime.rank * share, callback=self._stop_sampling,
-                                               **dataclasses.asdict(self.config.sampling))
+                                               **dict(self.config.sampling))
                 images = collectives.gather(images, self.runtime)[:count]
         if self.runtime.rank != 0:
             return

@@ -8,7 +8,6 @@ from PIL import Image
 
 from ddpm_ms.cli import main
 from ddpm_ms.config import load_config
-from ddpm_ms.models import model_keywords
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -17,9 +16,8 @@ IDS = dict(ids=lambda path: path.stem)
 
 
 @pytest.mark.parametrize("path", RECIPES, **IDS)
-def test_every_recipe_loads_and_its_keys_are_those_of_its_network(path):
+def test_every_recipe_loads_and_says_its_device(path):
     config = load_config(ROOT / path)
-    model_keywords(config.model)
     sides = np.atleast_1d(config.data.image_size)
     assert (sides % 2 ** (len(config.model.dim_mults) - 1) == 0).all()
     device = next((name for name in ("ascend", "gpu", "cpu") if f"_{name}" in path.stem), None)

@@ -33,7 +33,7 @@ def test_a_recipe_overrides_its_base_and_the_command_line_overrides_both(tmp_pat
     ("modle.dim=32", "unknown key 'modle', did you mean 'model'?"),
     ("model.dim=wide", "model.dim is 'wide', allowed: whole number"),
     ("model.dim=true", "model.dim is True, allowed: whole number"),
-    ("model.dim=1", "model.dim is 1, allowed: at least 8"),
+    ("model.dim=1", "model.dim is 1, allowed: at least 4"),
     ("model.dropout=.nan", "model.dropout is nan, allowed: 0.0 to 0.99"),
     ("model.dim_mults=[]", "model.dim_mults is empty"),
     ("model.dim_mults=[1, 0]", "model.dim_mults is 0, allowed: at least 1"),

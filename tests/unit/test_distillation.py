@@ -1,6 +1,5 @@
 """Progressive distillation: the target, on data for which two steps of the teacher are a formula; and the chain of runs."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -266,7 +265,7 @@ def distill(teacher, tmp_path):
 def test_students_of_a_student_go_on_with_its_recipe(make_teacher):
     plain = student_config(checkpoint.read(next((make_teacher("training.train_lr=0.5") / "checkpoints").iterdir())))
     assert (plain.training.train_lr, plain.training.train_num_steps, plain.training.lr_schedule) == (0.05, 300, "cosine")
-    state = {"step": 7000, "config": to_dict(dataclasses.replace(plain, distillation=DistillationConfig(steps=8)))}
+    state = {"step": 7000, "config": to_dict(plain.model_copy(update={"distillation": DistillationConfig(steps=8)}))}
     assert student_config(checkpoint.Checkpoint(Path("x"), state)).training == plain.training
     state["config"]["distillation"]["steps"] = None
     assert student_config(checkpoint.Checkpoint(Path("x"), state)).training.train_num_steps == 700

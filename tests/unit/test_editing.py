@@ -123,9 +123,9 @@ def test_the_trajectory_begins_with_noise_and_ends_with_the_image(diffusion):
     (lambda d, x: d.sample(3, init_images=x * 255), "images have values from .* allowed: 0 to 1"),
     (lambda d, x: d.sample(3, init_images=x, latents=x), "both init_images and latents"),
     (lambda d, x: d.sample(1, guidance_interval=(0.8, 0.2)), "guidance_interval is 0.8 to 0.2"),
-    (lambda d, x: d.sample(1, stepz=3), "unknown key 'stepz', did you mean 'steps'"),
+    (lambda d, x: d.sample(1, stepz=3), "unknown key 'sampling.stepz', did you mean 'steps'"),
     (lambda d, x: d.sample(1, variance="learned"), "variance is 'learned', allowed with a network"),
-    (lambda d, x: d.sample(1, guidance_interval=(0, 2)), "guidance_interval is 2.0, allowed: 0.0 to 1.0"),
+    (lambda d, x: d.sample(1, guidance_interval=(0, 2)), "guidance_interval is 2, allowed: 0.0 to 1.0"),
 ])
 def test_what_does_not_fit_is_refused(diffusion, images, call, message):
     with pytest.raises(InputError, match=message):

@@ -26,7 +26,8 @@ ALLOWED = {
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
-OUTSIDE = {"config": {"yaml"}, "visual": {"numpy", "PIL", "matplotlib"}, "errors": set(), "rng": {"numpy"}}
+OUTSIDE = {"config": {"yaml", "pydantic", "annotated_types"}, "visual": {"numpy", "PIL", "matplotlib"}, "errors": set(),
+           "rng": {"numpy"}}
 
 
 def part(path):

@@ -200,7 +200,10 @@ def test_schedules_are_drawn_for_every_recipe(tmp_path, caplog, overrides):
     caplog.set_level("INFO", logger="ddpm_ms")
     assert main(["visualize", "schedules", "--config", str(config), *overrides, "--out", str(out)]) == 0
     assert Image.open(out).size == (1210, 770)
-    assert "weights snr, none, p2, min_snr, soft_min_snr, truncated_snr" in caplog.text
+    drawn = caplog.records[-1].getMessage().partition("weights ")[2].split(", ")
+    missing = {name for name in ("snr", "min_snr", "soft_min_snr") if f"left out: {name}" in caplog.text}
+    assert sorted([*drawn, *missing]) == ["min_snr", "none", "p2", "snr", "soft_min_snr", "truncated_snr"]
+    assert len(missing) == (3 if "diffusion.rescale_betas_zero_snr=true" in overrides else 0)
     assert ("left out: linear" in caplog.text) == ("diffusion.timesteps=10" in overrides or len(overrides) > 1)
 
 

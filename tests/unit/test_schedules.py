@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ddpm_ms.diffusion.loss_weights import LOSS_WEIGHTS, create_loss_weight
+from ddpm_ms.config import DiffusionConfig, replace
+from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
 from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
 from ddpm_ms.diffusion.schedules import SCHEDULES, NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
@@ -54,8 +55,8 @@ def test_linear_with_ten_timesteps_is_refused():
 
 def test_p2_weight_with_k_1_gamma_1_is_one_minus_alphas_cumprod():
     s = create_schedule("cosine", 1000)
-    np.testing.assert_allclose(create_loss_weight("p2", s.snr, "pred_v"), 1 - s.alphas_cumprod, rtol=1e-12)
-    assert (create_loss_weight("none", s.snr, "pred_v") == 1).all()
+    np.testing.assert_allclose(create_loss_weight(DiffusionConfig(loss_weight="p2"), s.snr), 1 - s.alphas_cumprod, rtol=1e-12)
+    assert (create_loss_weight(DiffusionConfig(loss_weight="none"), s.snr) == 1).all()
 
 
 def closed_form(name, objective, abar):
@@ -73,13 +74,15 @@ def closed_form(name, objective, abar):
 
 
 @pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
-@pytest.mark.parametrize("name", LOSS_WEIGHTS)
+@pytest.mark.parametrize("name", [*WEIGHTS_OF_X0, *OTHER_WEIGHTS])
 def test_every_weight_is_its_closed_form_for_every_objective(name, objective):
     for kind in ("linear", "cosine"):
         s = create_schedule(kind, 1000)
-        weight = create_loss_weight(name, s.snr, objective, p2_gamma=0.5, p2_k=2, min_snr_gamma=5)
+        config = DiffusionConfig(loss_weight=name, objective=objective, p2_loss_weight_gamma=0.5 if name == "p2" else None,
+                                 p2_loss_weight_k=2, min_snr_gamma=5)
+        weight = create_loss_weight(config, s.snr)
         np.testing.assert_allclose(weight, closed_form(name, objective, s.alphas_cumprod), rtol=1e-9)
-        normal = create_loss_weight(name, s.snr, objective, p2_gamma=0.5, p2_k=2, normalize=True)
+        normal = create_loss_weight(replace(config, normalize_loss_weight=True), s.snr)
         assert normal.mean() == pytest.approx(1)
         np.testing.assert_allclose(normal / normal[0], weight / weight[0], rtol=1e-9)
 

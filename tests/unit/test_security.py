@@ -1,7 +1,6 @@
 """Nothing that a stranger wrote is executed, unpickled, or decides where something is written."""
 
 import ast
-import dataclasses
 import typing
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 
 from ddpm_ms import load_config
-from ddpm_ms.config import Config, _type_hints, to_dict
+from ddpm_ms.config import NETWORKS, Config, to_dict
+from ddpm_ms.config.sections import SECTIONS
 from ddpm_ms.errors import InputError
 from ddpm_ms.training import checkpoint
 
@@ -69,8 +69,9 @@ def test_the_only_text_in_a_recipe_is_where_something_is_read_from():
         inner = () if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)
         return hint is str or any(map(takes_text, inner))
 
-    texts = [f"{section.name}.{key}" for section in dataclasses.fields(Config)
-             for key, hint in _type_hints(type(getattr(Config(), section.name))).items() if takes_text(hint)]
+    kinds = [kind for name, kind in SECTIONS.items() if name != "model"] + list(NETWORKS.values())
+    texts = [f"{kind.section}.{key}" for kind in kinds for key, field in kind.model_fields.items()
+             if takes_text(field.annotation)]
     # The teacher is read as any checkpoint is, and its checksum compared.
     assert texts == ["data.root", "distillation.teacher", "distillation.sha256"]
 

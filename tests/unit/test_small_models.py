@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms import GaussianDiffusion, SimpleUnet, TinyUnet, Trainer, load_diffusion, runtime
-from ddpm_ms.config import ModelConfig
+from ddpm_ms import GaussianDiffusion, SimpleUnet, TinyUnet, Trainer, Unet, load_diffusion, runtime
+from ddpm_ms.config import SimpleUnetConfig, TinyUnetConfig, UnetConfig, config_from_dict
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.diffusion.samplers import SAMPLERS
 from ddpm_ms.errors import InputError
@@ -168,10 +168,11 @@ def test_the_tiny_embedding_has_sine_and_cosine_in_turn():
     (lambda: tiny().check_image_size(8, 16), "image size is 8x16, allowed for this network: 8x8"),
     (lambda: GaussianDiffusion(simple(time_embedding="learned"), image_size=8, timesteps=40), "has 30 rows, .*: 40"),
     (lambda: GaussianDiffusion(simple(tanh_output=True), image_size=8, timesteps=30), "tanh_output is True .* allowed: pred_x0"),
-    (lambda: create_model(ModelConfig(name="simple_unet", block="group"), 1), "model.block is 'group', which simple_unet does "
-     "not take, allowed: dim, dim_mults, self_condition, .*tanh_output$"),
-    (lambda: create_model(ModelConfig(name="tiny_unet", dropout=0.1), 1, 8), "model.dropout is 0.1, which tiny_unet does not"),
-    (lambda: create_model(ModelConfig(residual=True), 1), "model.residual is True, which unet does not take"),
+    (lambda: config_from_dict({"model": {"name": "simple_unet", "block": "group"}}), "model.block is 'group', which simple_unet "
+     "does not take but unet, allowed: name, dim, dim_mults, self_condition, .*tanh_output$"),
+    (lambda: config_from_dict({"model": {"name": "tiny_unet", "dropout": 0.1}}), "model.dropout is 0.1, which tiny_unet does"),
+    (lambda: config_from_dict({"model": {"residual": True}}), "model.residual is True, which unet does not take but tiny"),
+    (lambda: Unet(8, config=UnetConfig()), "dim beside config, allowed: either a UnetConfig or its keywords"),
 ])
 def test_what_does_not_fit_is_one_line(make, message):
     with pytest.raises(InputError, match=message) as error:
@@ -180,11 +181,11 @@ def test_what_does_not_fit_is_one_line(make, message):
 
 
 RUNS = {
-    "simple_unet": (ModelConfig(name="simple_unet", dim=8, dim_mults=(1, 2), time_embedding="learned", down="pool", norm="none",
+    "simple_unet": (SimpleUnetConfig(dim=8, dim_mults=(1, 2), time_embedding="learned", down="pool", norm="none",
                                 activation="relu", num_classes=2), "pred_noise"),
-    "simple_unet tanh": (ModelConfig(name="simple_unet", dim=8, dim_mults=(1, 2), tanh_output=True, learned_variance=True),
+    "simple_unet tanh": (SimpleUnetConfig(dim=8, dim_mults=(1, 2), tanh_output=True, learned_variance=True),
                          "pred_x0"),
-    "tiny_unet": (ModelConfig(name="tiny_unet", dim=8, dim_mults=(1, 2), residual=True, self_condition=True), "pred_v"),
+    "tiny_unet": (TinyUnetConfig(dim=8, dim_mults=(1, 2), residual=True, self_condition=True), "pred_v"),
 }
 
 
@@ -203,10 +204,10 @@ def test_each_works_with_every_objective_and_sampler(make, objective):
 
 def test_a_small_network_needs_what_it_is_made_for():
     with pytest.raises(InputError, match="image_size is None"):
-        create_model(ModelConfig(name="tiny_unet"), 1)
-    for name in ("unet", "simple_unet"):
+        create_model(TinyUnetConfig(), 1)
+    for kind in (UnetConfig, SimpleUnetConfig):
         with pytest.raises(InputError, match="dim is 33, allowed with a sinusoidal embedding of the step: even"):
-            create_model(ModelConfig(name=name, dim=33), 1)
+            create_model(kind(dim=33), 1)
 
 
 def test_a_learned_table_begins_as_the_sinusoidal_embedding():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ddpm_ms.config import ModelConfig
+from ddpm_ms.config import CustomConfig, UnetConfig
 from ddpm_ms.errors import InputError
 from ddpm_ms.models import create_model, num_parameters
 
@@ -78,6 +78,6 @@ def test_initial_weights_follow_from_the_seed(tiny_unet):
 
 
 def test_the_default_recipe_has_the_size_of_its_model():
-    assert num_parameters(create_model(ModelConfig(dim=8, dim_mults=(1, 2)), channels=3)) > 10_000
+    assert num_parameters(create_model(UnetConfig(dim=8, dim_mults=(1, 2)), channels=3)) > 10_000
     with pytest.raises(InputError, match=r"model.name is 'custom'"):
-        create_model(ModelConfig(name="custom"), channels=3)
+        create_model(CustomConfig(), channels=3)

@@ -1,0 +1,261 @@
+"""Recipes: YAML files with inheritance and overrides, and what a run records of them."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Any, Iterable, TypeVar
+
+import yaml
+
+from ddpm_ms.config.messages import check_keys, unknown_key
+from ddpm_ms.config.sections import NETWORKS, SECTIONS, Config, NetworkConfig, Section
+from ddpm_ms.errors import InputError, check_choice, shown
+
+LARGEST_FILE = 2**20  # bytes of a recipe
+DEEPEST_NESTING = 20  # of what a recipe says; it needs three
+_S = TypeVar("_S", bound=Section)
+# Keys that a resumed run may change: they do not alter what the weights become.
+FREE_ON_RESUME = (
+    "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
+    "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.recompute", "training.max_skipped_steps",
+    "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every", "training.tensorboard",
+    "distillation.teacher",
+)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a recipe.
+
+    Args:
+        path: YAML file; its ``base:`` key names a file (relative to itself) whose keys it overrides.
+        overrides: ``section.key=value`` strings; the value is YAML, so ``null``, ``[1, 2]`` and ``1e-4`` work.
+
+    Raises:
+        InputError: the file is missing or no mapping, a key is unknown or there twice, or a value has the wrong type or range.
+    """
+    return _overridden(_read_tree(Path(path), seen=()), overrides)
+
+
+def load_run_config(path: str | Path) -> Config:
+    """Read the config.yaml of a run directory, today's or an older one's; the same errors as `load_config`."""
+    return config_of_run(_read_tree(Path(path), seen=()))
+
+
+def override_config(config: Config, overrides: Iterable[str]) -> Config:
+    """``config`` with ``section.key=value`` strings applied; the same errors as `load_config`."""
+    return _overridden(to_dict(config), overrides)
+
+
+def config_from_dict(tree: dict) -> Config:
+    """`Config` from nested dictionaries; the same errors as `load_config`."""
+    _check_mapping("config", tree)
+    sections = {}
+    for name, values in tree.items():
+        if name not in SECTIONS:
+            unknown_key("", name, SECTIONS)
+        _check_mapping(name, values)
+        kind = SECTIONS[name]
+        if name == "model":
+            kind = _network(values)
+        check_keys(kind, values)  # before they become keywords, which are texts
+        sections[name] = kind(**values)
+    return Config(**sections)
+
+
+def config_of_run(tree: dict) -> Config:
+    """`Config` from the nested dictionaries that a run recorded, today's or an older one's; the same errors as `load_config`."""
+    if isinstance(tree, dict):
+        tree = {**tree, "model": _model_of_run(tree.get("model", {})), "diffusion": _process_of_run(tree.get("diffusion", {}))}
+    return config_from_dict(tree)
+
+
+def replace(section: _S, **changes: Any) -> _S:
+    """``section`` with some of its values changed, and checked again."""
+    return type(section)(**{**dict(section), **changes})
+
+
+def override_section(section: _S, texts: dict[str, Any]) -> _S:
+    """``section`` with the keys in ``texts`` replaced; a text is read as YAML, as in ``section.key=value``."""
+    return replace(section, **{key: _parse_value(key, text) for key, text in texts.items()})
+
+
+def to_yaml(config: Config) -> str:
+    """All keys of ``config``, defaults included, as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def to_dict(config: Config) -> dict:
+    """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
+    return {name: _plain(dict(section)) for name, section in config}
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
+    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
+    free = FREE_ON_RESUME
+    if _images_per_step(old) == _images_per_step(new):
+        free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
+    rows = [f"{key}: {before[key]} -> {after[key]}" for key in before
+            if before[key] != after[key] and not key.startswith(free)]
+    # The cosine rate is a function of the length of the run, so there the length is not free.
+    if new.training.lr_schedule == "cosine":
+        rows += [f"{key}: {before[key]} -> {after[key]} (the cosine learning rate depends on it)"
+                 for key in ("training.train_num_steps", "training.train_num_epochs") if before[key] != after[key]]
+    return rows
+
+
+def _images_per_step(config: Config) -> int:
+    return config.training.train_batch_size * config.training.gradient_accumulate_every
+
+
+def nearest_valid_sizes(size: int, factor: int) -> str:
+    """``"24 or 32"``: the multiples of ``factor`` around ``size``."""
+    below, above = size // factor * factor, (size + factor - 1) // factor * factor
+    return f"{below} or {above}" if below else f"{above}"
+
+
+def _network(values: dict) -> type[NetworkConfig]:
+    """The section of the network that ``values`` name; keys that only another one takes are refused."""
+    kind = NETWORKS[check_choice("model.name", values.get("name", "unet"), NETWORKS)]
+    for key, value in values.items():
+        owners = [name for name, other in NETWORKS.items() if key in other.model_fields]
+        if owners and key not in kind.model_fields:
+            raise InputError(f"model.{key} is {shown(value)}, which {values.get('name', 'unet')} does not take but "
+                             f"{', '.join(owners)}, allowed: {', '.join(kind.model_fields)}")
+    return kind
+
+
+def _check_mapping(name: Any, values: Any) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{name} is {shown(values)}, allowed: a mapping of keys")
+
+
+def _model_of_run(values: Any) -> Any:
+    """Older runs recorded the keys of all networks."""
+    kind = NETWORKS.get(values.get("name")) if isinstance(values, dict) and isinstance(values.get("name"), str) else None
+    if kind is None:
+        return values
+    others = {key for network in NETWORKS.values() for key in network.model_fields} - set(kind.model_fields)
+    return {key: value for key, value in values.items() if key not in others}
+
+
+def _process_of_run(values: Any) -> Any:
+    """Older runs chose the weight of the loss by three keys, without any of which there was none."""
+    if not isinstance(values, dict) or "min_snr_loss_weight" not in values:
+        return values
+    values = dict(values)
+    gamma, min_snr = values.pop("p2_loss_weight_gamma", None) or None, values.pop("min_snr_loss_weight")
+    name = values.get("loss_weight") or ("p2" if gamma else "min_snr" if min_snr else "none")
+    return {**values, "loss_weight": name, "p2_loss_weight_gamma": gamma if name == "p2" else None}
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
+    """The file's mapping merged over its base's."""
+    real, data = _read_file(path)
+    if real in seen:
+        raise InputError(f"config {path}: 'base' leads back to itself")
+    tree = _load_yaml(data, f"config {path}")
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise InputError(f"config {path} holds a {type(tree).__name__}, allowed: a mapping of sections")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise InputError(f"config {path}: base is {shown(base)}, allowed: the name of a YAML file")
+    return _merge(_read_tree(path.parent / base, (*seen, real)), tree)
+
+
+def _read_file(path: Path) -> tuple[Path, bytes]:
+    """Where the file really is, and what it holds."""
+    try:
+        real = path.resolve()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"config {path}: {error.strerror or error}") from None
+    except (ValueError, RuntimeError) as error:  # a null character in its name, links that lead in a circle
+        raise InputError(f"config {path}: {error}") from None
+    if len(data) > LARGEST_FILE:
+        raise InputError(f"config {path} is too large, allowed: at most {LARGEST_FILE} bytes")
+    return real, data
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without what a recipe has no use for: a key given twice, of which the first would be lost without a word, and
+    aliases, by which a few lines become gigabytes; nor with deep nesting, over which PyYAML ponders for minutes."""
+
+    def fetch_more_tokens(self) -> Any:
+        if self.flow_level + len(self.indents) > DEEPEST_NESTING:
+            raise yaml.YAMLError(f"nested more than {DEEPEST_NESTING} deep")
+        return super().fetch_more_tokens()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"*{self.peek_event().anchor} is an alias, allowed: plain values")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"key {shown(twice[0])} is given twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(text: str | bytes, what: str) -> Any:
+    try:
+        return yaml.load(text, _PlainLoader)
+    except Exception as error:  # PyYAML's constructors raise nearly anything: int('0x'), the 99th of June
+        raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """Put ``above`` over ``below``, mapping by mapping, in place."""
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value
+    return below
+
+
+def _overridden(tree: dict, overrides: Iterable[str]) -> Config:
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    return config_from_dict(tree)
+
+
+def _parse_override(text: str) -> dict:
+    """``"a.b=1"`` to ``{"a": {"b": 1}}``."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"override {shown(text)}, allowed: section.key=value")
+    tree = _parse_value(f"override {shown(text)}: the value", value)
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _parse_value(name: str, value: Any) -> Any:
+    """What YAML makes of a text, or of each text of a list; anything else as it is."""
+    if isinstance(value, list):
+        return [_parse_value(name, item) for item in value]
+    return _load_yaml(value, name) if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,293 @@
+"""What can be set: one class per section of a recipe, one field per setting.
+
+A field states its name, type, default, bounds, choices and help, once. Recipes, the command line, the keywords of `ddpm_ms.Unet`,
+`ddpm_ms.GaussianDiffusion` and `ddpm_ms.Trainer`, error messages and the reference page all come from here. Nothing here imports
+MindSpore, so reading and checking a recipe is instant.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Dict, Literal, Optional, Tuple, Type, TypeVar, Union
+
+from annotated_types import Ge, Le
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ddpm_ms.config.messages import LARGEST_INT, check_keys, line_about
+from ddpm_ms.errors import InputError
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a text; a person means the number."""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    return value
+
+
+def _no_flag(value: Any) -> Any:
+    """True is 1 in Python, but nobody means it."""
+    return str(value) if isinstance(value, bool) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Whole = Annotated[int, Le(LARGEST_INT)]
+Count = Annotated[int, Ge(1), Le(LARGEST_INT)]
+Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
+Share = Annotated[float, BeforeValidator(_number), AllowInfNan(False), Ge(0.0), Le(1.0)]
+Counts = Annotated[Tuple[Count, ...], BeforeValidator(_tuple), Field(min_length=1)]
+Shares = Annotated[Tuple[Share, ...], BeforeValidator(_tuple), Field(min_length=1)]
+Flags = Annotated[Tuple[bool, ...], BeforeValidator(_tuple)]
+Size = Annotated[Tuple[Count, Count], BeforeValidator(_tuple)]
+Betas = Annotated[Tuple[Annotated[Number, Ge(1e-7), Le(0.9999999)], Annotated[Number, Ge(1e-7), Le(0.9999999)]],
+                  BeforeValidator(_tuple)]  # MindSpore's Adam takes the open interval from 0 to 1
+
+Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_no_flag)]
+Device = Literal["auto", "Ascend", "GPU", "CPU"]
+ImageSize = Union[int, Tuple[int, int]]
+TimestepSampling = Literal["uniform", "antithetic", "stratified", "log_normal", "loss_second_moment"]
+Variance = Literal["fixed_small", "fixed_large", "learned"]
+
+
+_S = TypeVar("_S", bound="Section")
+
+
+def setting(default: Any, help: str, **bounds: float) -> Any:
+    """A field: its default, what it does, and its bounds ``ge`` and ``le``."""
+    return Field(default, description=help, **bounds)
+
+
+class Section(BaseModel):
+    """Settings that belong together: frozen, and checked when they are made.
+
+    Raises:
+        InputError: a key is unknown, or a value has the wrong type or lies outside of its bounds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    section: ClassVar[str]  # what its keys are known under: section.key
+
+    def __init__(self, **values: Any) -> None:
+        check_keys(type(self), values)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(line_about(type(self), values, error)) from None
+
+
+def section_of(kind: Type[_S], config: Optional[_S], keywords: Dict[str, Any], **positional: Any) -> _S:
+    """``config`` if there is one, else the section of this ``kind`` that the ``keywords`` make, and those of ``positional`` that
+    are not None.
+
+    Raises:
+        InputError: both are given, or a keyword is not allowed.
+    """
+    keywords = {**keywords, **{key: value for key, value in positional.items() if value is not None}}
+    if config is None:
+        return kind(**keywords)
+    if keywords:
+        raise InputError(f"{', '.join(keywords)} beside config, allowed: either a {kind.__name__} or its keywords")
+    return config
+
+
+class RuntimeConfig(Section):
+    """Where and how to run."""
+
+    section = "runtime"
+    device: Device = setting("auto", "auto tries Ascend, GPU and CPU in this order")
+    mode: Literal["graph", "pynative"] = setting("graph", "pynative: operator by operator, slow, for debugging")
+    cpu_math: Literal["fp32", "bf16"] = setting(
+        "fp32", "bf16: native convolutions may round their inputs, on processors built for it")
+    compile_cache: bool = setting(False, "keep compiled graphs in the user's cache directory for the next start")
+
+
+class NetworkConfig(Section):
+    """What every network takes."""
+
+    section = "model"
+    name: str
+    dim: Whole = setting(64, "width of the first level", ge=4)
+    dim_mults: Counts = setting(
+        (1, 2, 4, 8), "width of each level in multiples of dim; every level but the last halves the size")
+    self_condition: bool = setting(False, "take the network's own estimate of x0 as a further input (arXiv:2208.04202)")
+    learned_variance: bool = setting(
+        False, "twice the output channels; the second half spans the variance (arXiv:2102.09672)")
+    num_classes: Optional[Whole] = setting(None, "condition on a class label; null: on none", ge=1)
+
+
+class UnetConfig(NetworkConfig):
+    """The U-Net of denoising-diffusion-pytorch, see `ddpm_ms.Unet`."""
+
+    name: Literal["unet"] = "unet"
+    init_dim: Optional[Whole] = setting(None, "channels after the first convolution; null: dim", ge=1)
+    out_dim: Optional[Whole] = setting(None, "output channels; null: those of the image, doubled by learned_variance", ge=1)
+    learned_sinusoidal_cond: bool = setting(False, "learned Fourier features as embedding of the step")
+    random_fourier_features: bool = setting(False, "fixed random Fourier features as embedding of the step")
+    learned_sinusoidal_dim: Whole = setting(16, "how many of either, an even number", ge=2)
+    sinusoidal_pos_emb_theta: Number = setting(10000.0, "largest period of the sinusoidal embedding", ge=1.0)
+    dropout: Number = setting(0.0, "in the first half of each residual block", ge=0.0, le=0.99)
+    attn_dim_head: Union[Count, Counts] = setting(32, "width of a head of attention; one for all levels or one each")
+    attn_heads: Union[Count, Counts] = setting(4, "heads of attention; one for all levels or one each")
+    full_attn: Optional[Union[bool, Flags]] = setting(
+        None, "softmax attention instead of linear attention, per level; null: at the last level")
+    block: Literal["rms", "group"] = setting(
+        "rms", "rms: denoising-diffusion-pytorch 2; group: its first version, with group norm and standardised weights")
+
+
+class SimpleUnetConfig(NetworkConfig):
+    """A U-Net of plain convolutions, see `ddpm_ms.SimpleUnet`."""
+
+    name: Literal["simple_unet"] = "simple_unet"
+    time_embedding: Literal["sinusoidal", "learned"] = setting("sinusoidal", "learned: a table with a row per step")
+    down: Literal["conv", "pool"] = setting("conv", "halve the size by a strided convolution or by the maximum")
+    norm: Literal["group", "none"] = setting("group", "group norm, or none")
+    activation: Literal["silu", "relu"] = setting("silu", "after every convolution")
+    tanh_output: bool = setting(False, "keep the output in [-1, 1]; for pred_x0 alone")
+
+
+class TinyUnetConfig(NetworkConfig):
+    """A U-Net that takes the step as one more channel, see `ddpm_ms.TinyUnet`."""
+
+    name: Literal["tiny_unet"] = "tiny_unet"
+    residual: bool = setting(False, "add the input of every second convolution to its output")
+
+
+class CustomConfig(NetworkConfig):
+    """A network of one's own, built in Python: what a run records of it."""
+
+    name: Literal["custom"] = "custom"
+
+
+NETWORKS: Dict[str, Type[NetworkConfig]] = {
+    "unet": UnetConfig, "simple_unet": SimpleUnetConfig, "tiny_unet": TinyUnetConfig, "custom": CustomConfig}
+
+
+class DiffusionConfig(Section):
+    """The process and its loss; see `ddpm_ms.GaussianDiffusion`."""
+
+    section = "diffusion"
+    timesteps: Whole = setting(1000, "T, length of the process", ge=1, le=1_000_000)
+    objective: Literal["pred_noise", "pred_x0", "pred_v"] = setting(
+        "pred_v", "what the network predicts (v: arXiv:2202.00512, appendix D)")
+    beta_schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "quadratic"] = setting(
+        "cosine", "how noise grows with the step")
+    betas: Optional[Shares] = setting(None, "a schedule of your own instead: as many numbers between 0 and 1 as timesteps")
+    rescale_betas_zero_snr: bool = setting(
+        False, "leave no signal at the last step (arXiv:2305.08891); not with pred_noise")
+    loss_type: Literal["l1", "l2", "huber"] = setting(
+        "l2", "distance of the network's output from its target; huber: with delta 1")
+    loss_weight: Literal["snr", "none", "p2", "min_snr", "soft_min_snr", "truncated_snr"] = setting(
+        "snr", "weight of the loss as a function of the noise level; snr: the error of the noise, whatever is predicted")
+    p2_loss_weight_gamma: Optional[Number] = setting(None, "strength of p2 (arXiv:2204.00227); null: 1", ge=0.0)
+    p2_loss_weight_k: Number = setting(1.0, "constant of p2", ge=0.0)
+    min_snr_gamma: Number = setting(5.0, "gamma of min_snr (arXiv:2303.09556) and soft_min_snr", ge=1e-9)
+    normalize_loss_weight: bool = setting(False, "scale the weight to mean 1 over all steps")
+    vb_loss_weight: Number = setting(0.001, "share of the variational bound in the loss, with learned_variance", ge=0.0)
+    variance: Optional[Variance] = setting(
+        None, "of DDPM sampling and the bound; null: learned where the network learns it, else fixed_small")
+
+
+class DataConfig(Section):
+    """The images; docs/data.md says what each data set needs."""
+
+    section = "data"
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "flowers102", "image_folder", "npz",
+                  "mindrecord", "array"] = Field("image_folder", description="which data set; array: one given in Python")
+    root: Optional[str] = setting(None, "the folder or the file")
+    image_size: Union[Count, Size] = setting(128, "pixels, or [height, width]")
+    channels: Channels = setting(3, "grey, RGB or RGBA")
+    on_error: Literal["refuse", "skip"] = setting("refuse", "what to do with an image that cannot be read")
+    workers: Whole = setting(2, "threads that decode images", ge=1)
+
+
+class TrainingConfig(Section):
+    """The optimisation; see `ddpm_ms.Trainer`. Every count is in optimizer steps."""
+
+    section = "training"
+    train_batch_size: Whole = setting(16, "images per micro-batch, shared among the devices", ge=1)
+    gradient_accumulate_every: Whole = setting(1, "micro-batches per optimizer step", ge=1)
+    train_num_steps: Whole = setting(100_000, "how long to train", ge=0)
+    train_num_epochs: Optional[Whole] = setting(
+        None, "how long to train, instead: steps that take every image so many times", ge=1)
+    optimizer: Literal["adam", "adamw"] = setting("adam", "adamw: with decoupled weight_decay")
+    train_lr: Number = setting(1e-4, "learning rate", ge=0.0)
+    lr_schedule: Literal["constant", "cosine"] = setting("constant", "cosine: to 0 at the end")
+    lr_warmup_steps: Whole = setting(0, "linear rise of the learning rate at the start", ge=0)
+    weight_decay: Number = setting(0.0, "of adamw", ge=0.0)
+    augment_horizontal_flip: bool = setting(False, "mirror each image with probability 1/2")
+    timestep_sampling: TimestepSampling = setting(
+        "uniform", "how t is drawn; docs/sampling.md explains")
+    label_dropout: Share = setting(0.1, "with num_classes: how often a label is hidden, so that guidance works")
+    adam_betas: Betas = setting((0.9, 0.99), "decay of Adam's two moments")
+    max_grad_norm: Number = setting(1.0, "clip the gradient's global norm; 0: no clipping", ge=0.0)
+    ema_sigma_rel: Number = setting(
+        0.1, "width of the average of the weights, as a share of the run so far (arXiv:2312.02696)", ge=0.01, le=0.28)
+    ema_decay: Optional[Share] = setting(None, "an exponential average with this decay instead, as in most papers")
+    ema_update_every: Optional[Whole] = setting(
+        None, "steps between updates of the average; null: 1, with ema_decay 10", ge=1)
+    precision: Optional[Literal["fp32", "fp16", "bf16"]] = setting(None, "null: fp32, or fp16 where amp_level says so")
+    amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = setting(None, "null: O0 for fp32, else O2")
+    recompute: bool = setting(False, "compute activations again in the backward pass: slower, for less memory")
+    max_skipped_steps: Whole = setting(50, "gradients in a row that are not finite, before the run stops", ge=1)
+    save_and_sample_every: Union[Count, Literal["epoch"]] = setting(1000, "steps between checkpoints and sample grids")
+    keep_last: Whole = setting(3, "checkpoints that stay, the best one besides", ge=1)
+    validation_images: Whole = setting(0, "held out of training; the loss on them says which checkpoint is best", ge=0)
+    num_samples: Whole = setting(25, "images in a sample grid; 0: no grid", ge=0)
+    log_every: Whole = setting(50, "steps between log lines", ge=1)
+    tensorboard: bool = setting(False, "also write event files, to tensorboard/ in the run directory")
+    seed: Whole = setting(0, "of everything random", ge=0)
+
+
+class SamplingConfig(Section):
+    """How images are drawn: while training, by ``ddpm-ms sample``, and by every drawing method of `GaussianDiffusion`."""
+
+    section = "sampling"
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = setting(
+        "ddim", "the method; docs/sampling.md compares them")
+    steps: Optional[Whole] = setting(50, "transitions, 1 to T; null: all T", ge=1)
+    eta: Share = setting(0.0, "noise of ddim: 0 is deterministic, 1 is DDPM")
+    spacing: Literal["linspace", "leading", "trailing", "quadratic", "karras", "log_snr"] = setting(
+        "linspace", "which steps are visited")
+    variance: Optional[Variance] = setting(None, "of ddpm; null: the process's own")
+    clip_x_start: bool = setting(True, "keep every estimate of the image in its range")
+    dynamic_threshold: Optional[Number] = setting(
+        None, "clip at this quantile of the estimate's size, and scale", ge=0.5, le=1.0)
+    rederive_pred_noise: bool = setting(True, "after clipping, the noise follows from the clipped image")
+    guidance_scale: Number = setting(1.0, "classifier-free guidance; 1: none, 0: unconditional", ge=0.0)
+    guidance_rescale: Share = setting(0.0, "share of the contrast that guidance is to leave as it was")
+    guidance_interval: Annotated[Tuple[Share, Share], BeforeValidator(_tuple)] = setting(
+        (0.0, 1.0), "guide only in this part of the process, 0 clean, 1 noise")
+    strength: Share = setting(0.6, "share of the steps by which a given image is redrawn")
+    invert: bool = setting(False, "bring a given image to its noise level by DDIM inversion, not by noise")
+    resamplings: Whole = setting(10, "inpainting: how often each stretch is walked", ge=1)
+    jump_length: Whole = setting(10, "inpainting: transitions in a stretch", ge=1)
+    seed: Whole = setting(0, "image k of a seed is always the same image", ge=0)
+
+
+class DistillationConfig(Section):
+    """What the network learned from, where ``ddpm-ms distill`` made it; all null elsewhere."""
+
+    section = "distillation"
+    teacher: Optional[str] = setting(None, "run directory or checkpoint")
+    sha256: Optional[str] = setting(None, "of the teacher's averaged weights")
+    steps: Optional[Whole] = setting(None, "of the student, each of which does what two of the teacher's do", ge=1)
+
+
+class Config(BaseModel):
+    """One recipe: a section of each kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    runtime: RuntimeConfig = RuntimeConfig()
+    model: NetworkConfig = UnetConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    distillation: DistillationConfig = DistillationConfig()
+
+
+SECTIONS: Dict[str, Type[Section]] = {name: type(getattr(Config(), name)) for name in Config.model_fields}
