@@ -28,9 +28,6 @@ _PUBLIC = {
 
 __all__ = [*_PUBLIC, "__version__"]
 
-# oneDNN reads its settings at the first kernel, so this must come before anything can load MindSpore.
-runtime.guard_cpu_kernels()
-
 
 def __getattr__(name: str):
     if name not in _PUBLIC:

@@ -41,7 +41,7 @@ _WHAT_TO_INSTALL = {
 }
 
 _mode = "graph"
-_capped = False  # whether `guard_cpu_kernels` set the limit
+_AVX2 = 0x7  # oneDNN's dnnl_cpu_isa_avx2
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,6 @@ class Runtime:
     world: int
     reason: str  # why this device, in one line
     cpu_math: str = "fp32"
-
-
-def guard_cpu_kernels() -> None:
-    """Keep oneDNN 3 off its AVX-512 code paths, where MindSpore's convolutions fall to a reference kernel.
-
-    MindSpore 2.10 hands oneDNN fixed plain layouts; with AVX-512 a 3x3 convolution then runs about 70 times slower than
-    with AVX2. Set before the first kernel, only where it helps, and never over the user's own setting.
-    """
-    global _capped
-    if {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys():
-        return
-    with contextlib.suppress(OSError):
-        if "avx512f" in Path("/proc/cpuinfo").read_text() and _mindspore_ships_onednn3():
-            os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-            _capped = True
 
 
 def device_target() -> str:
@@ -82,17 +67,18 @@ def native_library() -> str | None:
 
     ``DDPM_MS_NATIVE=0`` turns it off.
     """
-    if device_target() != "CPU" or os.environ.get("DDPM_MS_NATIVE") == "0":
+    if device_target() != "CPU":
         return None
-    return _build_native()
+    library = None if os.environ.get("DDPM_MS_NATIVE") == "0" else _build_native()
+    if library is None:  # so MindSpore's own convolutions will be used
+        _limit_onednn()
+    return library
 
 
 @functools.cache
 def _build_native() -> str | None:
-    spec = importlib.util.find_spec("mindspore")
-    libraries = sorted(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))
     try:
-        library = str(build.build(libraries[0] if libraries else None, cache_dir() / "native"))
+        library = str(build.build(_onednn(), cache_dir() / "native"))
         # What the user set, or the cores that this process may use.
         threads = os.environ.get("OMP_NUM_THREADS", "")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -101,12 +87,6 @@ def _build_native() -> str | None:
     except (build.BuildError, OSError) as error:
         log.info("native CPU operators not available (%s): using MindSpore's own, which are slower", error)
         return None
-
-
-def environment_for_others() -> dict[str, str]:
-    """The environment without what `guard_cpu_kernels` set, for processes that are to be timed: it would slow another package,
-    and one of this package, which would take it for the user's setting."""
-    return {name: value for name, value in os.environ.items() if not (_capped and name == "ONEDNN_MAX_CPU_ISA")}
 
 
 def check_versions() -> None:
@@ -256,9 +236,7 @@ def _tune_cpu() -> None:
     # The main thread would wait for results in a busy loop and take a core away from the kernels: on two cores that
     # doubles the time of a step.
     os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
-    if _capped and native_library():
-        # None of this package's convolutions needs the limit any more.
-        os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    native_library()
 
 
 def _allow_bfloat16(device: str) -> None:
@@ -348,11 +326,28 @@ def _graph_key(key: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _mindspore_ships_onednn3() -> bool:
+def _onednn() -> Path | None:
+    """The oneDNN 3 that MindSpore ships, if it is that."""
     spec = importlib.util.find_spec("mindspore")
     if spec is None or not spec.submodule_search_locations:
-        return False
-    return any(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))
+        return None
+    return next(iter(sorted(Path(spec.submodule_search_locations[0], "lib").glob("libdnnl.so.3*"))), None)
+
+
+@functools.cache
+def _limit_onednn() -> None:
+    """Keep oneDNN 3 off its AVX-512 code paths, where MindSpore's own convolutions fall to a reference kernel.
+
+    MindSpore 2.10 hands oneDNN fixed plain layouts; with AVX-512 a 3x3 convolution then runs about 70 times slower than with
+    AVX2. oneDNN takes the limit before its first kernel alone. The user's own setting comes first.
+    """
+    library = _onednn()
+    if library is None or {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys():
+        return
+    with contextlib.suppress(OSError):
+        if "avx512f" in Path("/proc/cpuinfo").read_text() and ctypes.CDLL(str(library)).dnnl_set_max_cpu_isa(_AVX2) != 0:
+            log.warning("MindSpore has computed before this package could set oneDNN up: convolutions will be slow. Set "
+                        "ONEDNN_MAX_CPU_ISA=AVX2, or import ddpm_ms and make the network first")
 
 
 def _installed_version(package: str) -> tuple[int, ...] | None:

@@ -21,8 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_ms.runtime import environment_for_others
-
 ROOT = Path(__file__).parents[1]
 RECIPES = {"digits": "digits_unconditional.yaml", "fashion_mnist": "fashion_mnist_cpu.yaml"}
 STEPS, BATCH, SLICE = 1500, 256, 30.0  # of training; images per network evaluation; seconds of a turn
@@ -39,8 +37,7 @@ class Turns:
 
     def __init__(self, command: list, log: Path) -> None:
         self.seconds = 0.0
-        self.process = subprocess.Popen(list(map(str, command)), stdout=log.open("w"), stderr=subprocess.STDOUT,
-                                        env=environment_for_others())
+        self.process = subprocess.Popen(list(map(str, command)), stdout=log.open("w"), stderr=subprocess.STDOUT)
         self.process.send_signal(signal.SIGSTOP)
 
     def take(self, seconds: float) -> bool:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ddpm_ms import visual
 from ddpm_ms.benchmark.cases import CASES
-from ddpm_ms.runtime import environment_for_others
 
 WORK = {"a": ("train", "eval"), "b": ("train", "eval"), "c": ("train", "eval"), "d": ("train", "eval"), "e": ("sample",)}
 PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
@@ -29,7 +28,7 @@ class Side:
     def __init__(self, command: list[str]) -> None:
         self.began = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        stderr=subprocess.DEVNULL, env=environment_for_others())
+                                        stderr=subprocess.DEVNULL)
 
     def ask(self, what: str) -> float:
         time.sleep(PAUSE)

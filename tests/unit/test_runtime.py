@@ -1,7 +1,10 @@
 """Versions and the CPU guard."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import mindspore as ms
 import pytest
@@ -22,23 +25,34 @@ def test_a_wrong_version_is_one_line(monkeypatch, package, version, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_guard_never_overrides_the_users_setting(monkeypatch):
-    monkeypatch.setattr(runtime, "_mindspore_ships_onednn3", lambda: True)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
-    runtime.guard_cpu_kernels()
-    assert runtime.os.environ["ONEDNN_MAX_CPU_ISA"] == "SSE41"
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    monkeypatch.setattr(runtime, "_mindspore_ships_onednn3", lambda: False)
-    runtime.guard_cpu_kernels()
-    assert "ONEDNN_MAX_CPU_ISA" not in runtime.os.environ
+AVX512 = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()
+# Makes a convolution in a process of its own and prints which instructions oneDNN will use at most.
+LIMIT = """
+import ctypes, os
+before = dict(os.environ)
+import ddpm_ms
+assert dict(os.environ) == before, "importing changed the environment"
+from ddpm_ms import runtime
+from ddpm_ms.ops.convolution import Conv2d
+Conv2d(1, 1, 3, 1, 1, has_bias=True)
+print(ctypes.CDLL(str(runtime._onednn())).dnnl_get_effective_cpu_isa())
+"""
 
 
-@pytest.mark.parametrize("capped", [True, False])
-def test_what_is_timed_elsewhere_does_not_inherit_the_guard_but_the_users_setting(monkeypatch, capped):
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    monkeypatch.setattr(runtime, "_capped", capped)
-    assert ("ONEDNN_MAX_CPU_ISA" in runtime.environment_for_others()) is not capped
-    assert "PATH" in runtime.environment_for_others()
+@pytest.mark.skipif(not AVX512, reason="this processor has no AVX-512")
+@pytest.mark.parametrize(("environment", "limit"), [
+    ({"DDPM_MS_NATIVE": "0"}, 0x7), ({"DDPM_MS_NATIVE": "0", "ONEDNN_MAX_CPU_ISA": "SSE41"}, 0x1),
+])
+def test_stock_convolutions_stay_off_avx512_unless_the_user_says_otherwise(environment, limit):
+    done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) == limit
+
+
+@pytest.mark.skipif(not AVX512 or shutil.which("g++") is None, reason="this processor has no AVX-512, or there is no compiler")
+def test_native_convolutions_may_use_all_that_the_processor_has():
+    done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout.split()[-1]) > 0x7, done.stderr
 
 
 def test_the_compile_cache_tells_devices_apart(monkeypatch):
