@@ -22,7 +22,7 @@ _PUBLIC = {
     "create_dataset": "ddpm_ms.data",
     "Trainer": "ddpm_ms.training",
     "EMA": "ddpm_ms.training",
-    "load_diffusion": "ddpm_ms.training",
+    "load_diffusion": "ddpm_ms.checkpoints",
     "load_config": "ddpm_ms.config",
 }
 

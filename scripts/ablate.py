@@ -72,10 +72,10 @@ def train(data: str, variant: str, seed: int, out: Path) -> None:
     if row_file.exists():
         return
     core = own_core(out)  # noqa: F841  held until this process ends
+    from ddpm_ms.checkpoints import load_diffusion
     from ddpm_ms.cli import main
     from ddpm_ms.cli.evaluate import classifier_judge
     from ddpm_ms.config import load_config
-    from ddpm_ms.training import load_diffusion
 
     recipe, changes = DATA[data]
     recipe, run = ROOT / "configs" / recipe, row_file.with_suffix("")

@@ -146,8 +146,8 @@ def load(folder: Path, which: str, kind: str):
     both draw the same images (tests/golden)."""
     import mindspore as ms
 
+    from ddpm_ms.checkpoints import checkpoint, load_diffusion
     from ddpm_ms.interop import unet_from_lucidrains
-    from ddpm_ms.training import checkpoint, load_diffusion
 
     run = folder / "ours"
     newest = checkpoint.in_run(run)[0]

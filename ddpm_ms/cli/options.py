@@ -88,7 +88,7 @@ def run_directory(checkpoint: str) -> Path:
 def load(arguments: argparse.Namespace):
     """(runtime, diffusion, checkpoint) on the device that the arguments ask for."""
     runtime = start(runtime_config(RuntimeConfig(), arguments))
-    from ddpm_ms.training import load_diffusion
+    from ddpm_ms.checkpoints import load_diffusion
 
     return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 

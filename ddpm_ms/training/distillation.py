@@ -9,13 +9,13 @@ from typing import Sequence
 import numpy as np
 
 from ddpm_ms import collectives
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config, replace
 from ddpm_ms.data import create_dataset
 from ddpm_ms.diffusion.distillation import SPACING, Distillation
 from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
 from ddpm_ms.runtime import Runtime
-from ddpm_ms.training import checkpoint
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.trainer import Trainer
 

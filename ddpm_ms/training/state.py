@@ -12,8 +12,8 @@ import numpy as np
 from mindspore import nn
 
 from ddpm_ms import collectives
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.runtime import Runtime
-from ddpm_ms.training import checkpoint
 from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.timesteps import TimestepSampler

@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ddpm_ms import collectives, visual
 from ddpm_ms import runtime as rt
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import (
     DataConfig,
     RuntimeConfig,
@@ -34,7 +35,6 @@ from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision, set_precision
 from ddpm_ms.models.recomputation import set_recompute
-from ddpm_ms.training import checkpoint
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
 from ddpm_ms.training.ema import EMA

@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from PIL import Image
 
 from ddpm_ms import Trainer, load_diffusion
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.cli import main
 from ddpm_ms.config import Config, DistillationConfig, override_config, to_dict
 from ddpm_ms.diffusion.distillation import Distillation, student_grid
@@ -21,7 +22,6 @@ from ddpm_ms.diffusion.samplers import sampling_steps
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.exact import GaussianMixture, run
-from ddpm_ms.training import checkpoint
 from ddpm_ms.training.distillation import halvings, student_config
 
 T, SIZE = 60, 4

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save
 
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_yaml
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
-from ddpm_ms.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 QUICK, NIGHTLY = 500, 10_000

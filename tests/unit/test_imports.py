@@ -22,7 +22,8 @@ ALLOWED = {
     "evaluation": LEAVES | {"diffusion"},
     "interop": LEAVES,
     "benchmark": LEAVES | {"config", "runtime", "data", "diffusion", "models", "training", "visual"},
-    "training": LEAVES | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+    "checkpoints": LEAVES | {"config", "runtime", "diffusion", "models"},
+    "training": LEAVES | {"checkpoints"} | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}

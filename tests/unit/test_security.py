@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ddpm_ms import load_config
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import NETWORKS, Config, to_dict
 from ddpm_ms.config.sections import SECTIONS
 from ddpm_ms.errors import InputError
-from ddpm_ms.training import checkpoint
 
 PACKAGE = Path(__file__).parents[2] / "ddpm_ms"
 FILES = sorted(PACKAGE.rglob("*.py"))

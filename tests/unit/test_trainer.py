@@ -14,11 +14,11 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from ddpm_ms import GaussianDiffusion, Trainer, Unet, load_config, load_diffusion, rng
+from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import SamplingConfig, differences
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision
 from ddpm_ms.runtime import Runtime
-from ddpm_ms.training import checkpoint
 from ddpm_ms.training.metrics import Metrics
 
 
