@@ -1,5 +1,6 @@
 """Every recipe loads and fits its network; every smoke variant trains."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,14 @@ def test_the_documents_list_every_recipe_that_there_is():
     listed = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     missing = [str(path) for path in RECIPES if f"`{path}`" not in listed]
     assert not missing
+
+
+def test_every_variant_of_the_ablation_is_a_recipe():
+    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
+    ablate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablate)
+    for recipe, changes in ablate.DATA.values():
+        plain = load_config(ROOT / "configs" / recipe, changes)
+        changed = {name: load_config(ROOT / "configs" / recipe, [*changes, *overrides])
+                   for name, overrides in ablate.variants(plain.training.train_lr, plain.training.train_num_steps).items()}
+        assert [name for name, config in changed.items() if config == plain] == ["defaults", "zero_init"]
