@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ablate import spread
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {"digits": "digits_unconditional.yaml", "fashion_mnist": "fashion_mnist_cpu.yaml"}
@@ -190,11 +191,6 @@ def table(out: Path, count: int) -> None:
             print(f"\n{name}: {mean[name]['distance'] / nearest:.2f} of the peer's best distance, "
                   f"{mean[name]['recognised'] / surest:.2f} times its best share")
         print()
-
-
-def spread(values: list[float], style: str) -> str:
-    middle = style.format(float(np.mean(values)))
-    return middle if len(values) == 1 else f"{middle} ± {style.format((max(values) - min(values)) / 2)}"
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ usage() {
     echo "usage: bash scripts/quality_vs_torch.sh [DATA=SEEDS ...]"
     echo "DATA=SEEDS: digits=3 fashion_mnist=1 by default. Both sides train 1,500 steps of the same network, batch and learning rate"
     echo "in turns of 30 seconds, then this package goes on until it has had as much time; 2,048 images of each are judged."
-    echo "Everything goes to runs/quality; what is finished there is not done again. Digits: 15 minutes a seed on two cores,"
-    echo "Fashion-MNIST: 80, for which FASHION_MNIST names the folder of its files. Leave the machine alone meanwhile."
+    echo "Everything goes to runs/quality; what is finished there is not done again. By estimate digits take 15 minutes a"
+    echo "seed on two cores, Fashion-MNIST 90, for which FASHION_MNIST names the folder of its files. Leave the machine alone meanwhile."
     echo "Environment: FASHION_MNIST (default: where Debian's package dataset-fashion-mnist puts it), PYTHON, VENV, PEER_VENV."
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac

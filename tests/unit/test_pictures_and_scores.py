@@ -8,6 +8,8 @@ from PIL import Image
 
 from ddpm_ms import visual
 from ddpm_ms.cli import main
+from ddpm_ms.cli.evaluate import classifier_judge
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.arrays import load_digits
 from ddpm_ms.data.datasets import ArrayDataset
 from ddpm_ms.errors import InputError
@@ -232,3 +234,9 @@ def test_the_forward_strip_begins_clean_and_ends_as_noise(tmp_path):
     clean, least, *_, most = (strip[factor:-factor:factor, (1 + 9 * k) * factor:(9 + 9 * k) * factor:factor] for k in range(5))
     np.testing.assert_array_equal(clean, np.round(load_digits().load([0])[0, 0] * 255))
     assert np.abs(least - clean).mean() < 3 < 60 < np.abs(most - clean).mean()
+
+
+def test_data_without_labels_cannot_be_judged_by_a_classifier(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((9, 4, 4), np.uint8))
+    with pytest.raises(InputError, match=r"data npz has no labels, allowed with --metric classifier: data with labels"):
+        classifier_judge(DataConfig(name="npz", root=str(tmp_path / "images.npy"), image_size=4, channels=1))
