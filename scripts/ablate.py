@@ -69,6 +69,7 @@ def variants(lr: float, steps: int) -> dict[str, list[str]]:
         "ema_decay_0.99": ["training.ema_decay=0.99", "training.ema_update_every=1"],
         "ema_decay_0.995_every_10": ["training.ema_decay=0.995"],
         "self_condition": ["model.self_condition=true"],
+        **{f"steps_{count}": [f"training.train_num_steps={count}"] for count in (500, 1500, 5000)},
         "dim_24": ["model.dim=24", f"training.train_num_steps={steps * 3 // 2}"],
         "dim_48": ["model.dim=48", f"training.train_num_steps={steps // 2}"],
     }
