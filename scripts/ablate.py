@@ -28,8 +28,8 @@ STEPS = 1000  # of a run on the two small data sets
 DATA = {
     "digits": ("digits_unconditional.yaml", [f"training.train_num_steps={STEPS}"]),
     "fashion14": ("fashion_mnist_cpu.yaml", ["data.name=npz", "data.image_size=14", "model.dim_mults=[1, 2]",
-                                             f"training.train_num_steps={STEPS}"]),
-    "fashion_mnist": ("fashion_mnist_cpu.yaml", []),
+                                             f"training.train_num_steps={STEPS}", "training.train_lr=5e-4"]),
+    "fashion_mnist": ("fashion_mnist_cpu.yaml", ["training.train_lr=5e-4"]),
 }
 # What every variant starts from. Written out, so that the rows stay comparable when a default changes.
 REFERENCE = ["diffusion.objective=pred_v", "diffusion.beta_schedule=cosine", "diffusion.loss_weight=snr",
