@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable
 
 import numpy as np
@@ -17,6 +18,47 @@ def gather(array: np.ndarray, runtime: Runtime) -> np.ndarray:
     from mindspore import Tensor, ops
 
     return ops.AllGather()(Tensor(np.ascontiguousarray(array))).asnumpy()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A count of images (or of whatever is numbered from 0), shared out over the ranks in rounds of equal batches.
+
+    In each round every rank has one batch, all of one size, since another size would be another compiled graph. So the last
+    round may go past the end: what is computed for those numbers is cut.
+
+    Args:
+        count: how many there are, at least 1.
+        largest_batch: how many a rank computes at once; fewer where its share is smaller.
+        runtime: the ranks.
+    """
+
+    count: int
+    largest_batch: int
+    runtime: Runtime
+
+    @property
+    def batch_size(self) -> int:
+        """Of every rank in every round."""
+        return min(self.largest_batch, -(-self.count // self.runtime.world))
+
+    @property
+    def batches(self) -> list[range]:
+        """The numbers of this rank's batches, one for each round."""
+        size, world = self.batch_size, self.runtime.world
+        return [range(first, first + size) for first in range(self.runtime.rank * size, self.rounds * size * world, size * world)]
+
+    @property
+    def rounds(self) -> int:
+        """How many batches each rank has."""
+        return -(-self.count // (self.batch_size * self.runtime.world))
+
+    def collect(self, compute: Callable[[range], np.ndarray]) -> np.ndarray:
+        """Rows 0 .. count - 1 of what ``compute`` returns for each batch (float32 or int32), on every rank.
+
+        ``compute`` must take numbers past the end.
+        """
+        return np.concatenate([gather(compute(batch), self.runtime) for batch in self.batches])[:self.count]
 
 
 def broadcast_text(text: str, runtime: Runtime) -> str:

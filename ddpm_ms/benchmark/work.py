@@ -22,8 +22,8 @@ from ddpm_ms import runtime
 from ddpm_ms.benchmark.cases import CASES
 from ddpm_ms.benchmark.files import Files
 from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
-from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import check_choice
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import Unet
 from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training import EMA

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from ddpm_ms import runtime
 from ddpm_ms.config import Config, config_of_run
-from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.errors import InputError, shown
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.models import create_model
 
 FORMAT = 2

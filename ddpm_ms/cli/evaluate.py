@@ -6,9 +6,9 @@ import argparse
 
 import numpy as np
 
+from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import SAMPLING_NAMES, check_counts, device_parent, load, progress, sampling, trained_parent
-from ddpm_ms.cli.sample import draw
-from ddpm_ms.collectives import gather
+from ddpm_ms.collectives import Shares
 from ddpm_ms.config import DataConfig
 from ddpm_ms.errors import EvaluationError, InputError, check_range
 from ddpm_ms.evaluation.classifier import REQUIREMENT
@@ -32,15 +32,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     check_counts(arguments)
     if arguments.metric == "bits_per_dim":
         return bits_per_dim(arguments)
-    arguments.num_images = arguments.num_images or SAMPLES
-    check_range("--num-images", arguments.num_images, 2)
+    count = arguments.num_images or SAMPLES
+    check_range("--num-images", count, 2)
     runtime, diffusion, checkpoint = load(arguments)
     judge = classifier_judge(checkpoint.config.data) if runtime.rank == 0 else None
-    images, _ = draw(diffusion, arguments, sampling(arguments, checkpoint.config), runtime)
+    draw_batch = from_noise(diffusion.pipeline, sampling(arguments, checkpoint.config))
+    images = draw(draw_batch, count, arguments.batch_size, runtime, arguments.classes).images
     if runtime.rank != 0:
         return
-    count = diffusion.model.num_classes
-    report = judge.report(images, np.resize(arguments.classes or np.arange(count), len(images)) if count else None)
+    classes = diffusion.num_classes
+    report = judge.report(images, np.resize(arguments.classes or np.arange(classes), count) if classes else None)
     print(report)
     if checkpoint.config.data.name != "digits":  # only of these is it known what a good network reaches
         return
@@ -74,24 +75,22 @@ def bits_per_dim(arguments: argparse.Namespace) -> None:
     if idle:
         raise InputError(f"--{idle[0].replace('_', '-')} with --metric bits_per_dim, which draws no samples, allowed: --seed")
     runtime, diffusion, checkpoint = load(arguments)
-    seed = sampling(arguments, checkpoint.config)["seed"]
+    seed = sampling(arguments, checkpoint.config).seed
     dataset = create_dataset(checkpoint.config.data)
     count = min(arguments.num_images or 64, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
-    labels = None if not diffusion.model.num_classes else dataset.labels[chosen]
-    batch, found = min(arguments.batch_size, -(-count // runtime.world)), []
-    rounds = -(-count // (batch * runtime.world))
-    with progress(rounds * diffusion.num_timesteps, active=runtime.rank == 0) as bar:
-        for number in range(rounds):
-            # The last batch is filled up and cut: another size would be another graph.
-            first = (number * runtime.world + runtime.rank) * batch
-            rows = np.arange(first, first + batch) % count
-            bound = diffusion.bits_per_dim(dataset.load(chosen[rows]), classes=None if labels is None else labels[rows].tolist(),
-                                           first_index=first, seed=seed, callback=lambda done, of: bar.update())
-            terms = np.stack([bound.total, bound.prior, bound.vb[:, 0]], 1).astype(np.float32)
-            found.append(gather(terms, runtime))
+    shares = Shares(count, arguments.batch_size, runtime)
+    with progress(shares.rounds * diffusion.num_timesteps, active=runtime.rank == 0) as bar:
+
+        def terms(numbers: range) -> np.ndarray:
+            rows = chosen[np.array(numbers) % count]
+            bound = diffusion.bits_per_dim(dataset.load(rows), seed=seed, first_index=numbers.start,
+                                           classes=dataset.labels[rows].tolist() if diffusion.num_classes else None,
+                                           callback=lambda done, of: bar.update())
+            return np.stack([bound.total, bound.prior, bound.vb[:, 0]], 1).astype(np.float32)
+
+        total, prior, decoder = shares.collect(terms).T
     if runtime.rank != 0:
         return
-    total, prior, decoder = np.concatenate(found)[:count].T
-    print(f"bits/dim: {total.mean():.4f} +- {total.std() / len(total) ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
+    print(f"bits/dim: {total.mean():.4f} +- {total.std() / count ** 0.5:.4f} over {count} images (prior {prior.mean():.4f}, "
           f"decoder {decoder.mean():.4f}, variance {diffusion.variance})")

@@ -93,10 +93,22 @@ def load(arguments: argparse.Namespace):
     return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 
 
-def sampling(arguments: argparse.Namespace, config: Config) -> dict:
-    """The recipe's way of sampling, with what the command line changes."""
+def sampling(arguments: argparse.Namespace, config: Config, sampler: str | None = None,
+             steps: int | None = None) -> SamplingConfig:
+    """The recipe's way of sampling, with what the command line changes.
+
+    Args:
+        sampler: this one, whatever either says.
+        steps: so many where the command line does not say.
+    """
+    from ddpm_ms.sampling.samplers import foreign_options
+
     given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
-    return dict(override_section(config.sampling, given))
+    changed = {**({} if steps is None else {"steps": steps}), **given, **({} if sampler is None else {"sampler": sampler})}
+    options = override_section(config.sampling, changed)
+    # What the recipe says for its own sampler is not meant for another one.
+    idle = foreign_options(options.sampler) - given.keys()
+    return replace(options, **{name: SamplingConfig.model_fields[name].default for name in idle})
 
 
 def progress(total: int | None = None, unit: str = "step", active: bool = True):

@@ -32,7 +32,7 @@ def train(arguments: argparse.Namespace) -> None:
     config = config.model_copy(update={"runtime": runtime_config(config.runtime, arguments)})
     runtime = start(config.runtime)
     from ddpm_ms.data import create_dataset
-    from ddpm_ms.diffusion import create_diffusion
+    from ddpm_ms.gaussian_diffusion import create_diffusion
     from ddpm_ms.models import create_model, num_parameters
     from ddpm_ms.training import Trainer
 

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 
+from ddpm_ms.cli.drawing import GIF_IMAGES, draw, from_noise
 from ddpm_ms.cli.options import (
     check_counts,
     check_output,
@@ -18,7 +19,6 @@ from ddpm_ms.cli.options import (
     sampling,
     trained_parent,
 )
-from ddpm_ms.cli.sample import GIF_IMAGES, draw
 from ddpm_ms.config import load_config, replace
 from ddpm_ms.errors import InputError, check_range
 
@@ -117,20 +117,19 @@ def reverse(arguments: argparse.Namespace) -> None:
     """Write the way from noise to images as an animation whose last frame is held."""
     check_counts(arguments)
     check_range("--num-images", arguments.num_images, 1, GIF_IMAGES)
-    arguments.gif = arguments.gif or run_directory(arguments.checkpoint) / "reverse.gif"
-    check_output("--out", arguments.gif, (".gif",))
+    gif = arguments.gif or run_directory(arguments.checkpoint) / "reverse.gif"
+    check_output("--out", gif, (".gif",))
     runtime, diffusion, checkpoint = load(arguments)
     from ddpm_ms import visual
 
-    how = sampling(arguments, checkpoint.config)
-    if arguments.steps is None:  # as many as there are frames
-        how["steps"] = min(visual.FRAMES - 1, diffusion.num_timesteps)
-    frames: list[np.ndarray] = []
-    images, _ = draw(diffusion, arguments, how, runtime, frames)
+    # As many steps as there are frames.
+    options = sampling(arguments, checkpoint.config, steps=min(visual.FRAMES - 1, diffusion.num_timesteps))
+    drawing = draw(from_noise(diffusion.pipeline, options), arguments.num_images, arguments.batch_size, runtime,
+                   arguments.classes, with_frames=True)
     if runtime.rank != 0:
         return
-    visual.save_gif([*frames, images], arguments.gif)
-    log.info("%s: %d images, %s, %d steps", arguments.gif, len(images), how["sampler"], how["steps"])
+    visual.save_gif([*drawing.frames, drawing.images], gif)
+    log.info("%s: %d images, %s, %d steps", gif, len(drawing.images), options.sampler, options.steps)
 
 
 def nearest(arguments: argparse.Namespace) -> None:
@@ -147,7 +146,8 @@ def nearest(arguments: argparse.Namespace) -> None:
     if config.training.validation_images:
         dataset, _ = split(dataset, config.training.validation_images, config.training.seed)
     check_range("the number of images in the data", len(dataset), 2)
-    images, _ = draw(diffusion, arguments, sampling(arguments, config), runtime)
+    draw_batch = from_noise(diffusion.pipeline, sampling(arguments, config))
+    images = draw(draw_batch, arguments.num_images, arguments.batch_size, runtime, arguments.classes).images
     if runtime.rank != 0:
         return
     with progress(len(dataset), "image") as bar:

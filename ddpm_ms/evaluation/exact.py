@@ -12,9 +12,10 @@ from typing import Callable
 
 import numpy as np
 
-from ddpm_ms.diffusion.denoiser import Prediction
-from ddpm_ms.diffusion.samplers import SAMPLERS, sampling_steps
+from ddpm_ms.diffusion.objectives import Prediction, noise_from_start
 from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
+from ddpm_ms.sampling.samplers import SAMPLERS
+from ddpm_ms.sampling.spacing import sampling_steps
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class GaussianMixture:
             share /= share.sum(1, keepdims=True)
             each = self.means + alpha * self.deviations**2 / variance * away
             x_start = (share[:, :, None] * each).sum(1)
-            return Prediction((x - alpha * x_start) / sigma, x_start)
+            return Prediction(noise_from_start(x, x_start, alpha, sigma), x_start)
 
         return denoise
 
@@ -103,7 +104,7 @@ def table() -> str:
     rows = ["| sampler | order | NFE at 10 / 20 / 50 steps | drift, linspace | drift, karras | drift, log_snr |",
             "| --- | --- | --- | --- | --- | --- |"]
     for name in SAMPLERS:
-        columns = [[drift(name, steps, spacing) for steps in (10, 20, 50)] 
+        columns = [[drift(name, steps, spacing) for steps in (10, 20, 50)]
                    for spacing in ("linspace", "karras", "log_snr")]
         evaluations = " / ".join(str(count) for _, count in columns[0])
         errors = [" / ".join(f"{error:.4f}" for error, _ in column) for column in columns]

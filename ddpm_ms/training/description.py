@@ -15,7 +15,7 @@ from ddpm_ms.config import (
     TrainingConfig,
 )
 from ddpm_ms.data import name_of
-from ddpm_ms.diffusion import GaussianDiffusion
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import MODELS
 
 

@@ -12,7 +12,7 @@ from ddpm_ms import collectives
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config, replace
 from ddpm_ms.data import create_dataset
-from ddpm_ms.diffusion.distillation import SPACING, Distillation
+from ddpm_ms.distillation import SPACING, Distillation
 from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
 from ddpm_ms.runtime import Runtime

@@ -31,8 +31,8 @@ from ddpm_ms.config import (
     to_yaml,
 )
 from ddpm_ms.data import as_dataset, describe, prefetch, split
-from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models.precision import resolve_precision, set_precision
 from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training.batches import BatchSource, MicroBatch
@@ -271,13 +271,16 @@ class Trainer:
 
     def sample(self) -> None:
         """Draw the sample grid of the current step with the averaged weights, each rank its share, and the loss curve."""
-        count, share = self.config.training.num_samples, -(-self.config.training.num_samples // self.runtime.world)
-        images = None
+        count, images = self.config.training.num_samples, None
         if count:
+            pipeline = self.diffusion.pipeline
+
+            def draw(numbers: range) -> np.ndarray:
+                return pipeline.sample(len(numbers), self.config.sampling, first_index=numbers.start,
+                                       callback=self._stop_sampling).images
+
             with contextlib.suppress(_Stopped), self.ema.applied():
-                images = self.diffusion.sample(share, first_index=self.runtime.rank * share, callback=self._stop_sampling,
-                                               **dict(self.config.sampling))
-                images = collectives.gather(images, self.runtime)[:count]
+                images = collectives.Shares(count, count, self.runtime).collect(draw)
         if self.runtime.rank != 0:
             return
         try:

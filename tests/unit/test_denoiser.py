@@ -5,9 +5,9 @@ import pytest
 from mindspore import Tensor
 
 from ddpm_ms.config import SamplingConfig
-from ddpm_ms.diffusion.denoiser import Denoiser
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError
+from ddpm_ms.sampling.denoiser import Denoiser
 
 SCHEDULE = create_schedule("cosine", 1000)
 NO_CLASS = 10

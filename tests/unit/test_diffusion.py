@@ -6,8 +6,8 @@ import pytest
 from mindspore import Tensor, nn
 
 from ddpm_ms import GaussianDiffusion
-from ddpm_ms.diffusion.samplers import sampling_steps
 from ddpm_ms.errors import InputError
+from ddpm_ms.sampling.spacing import sampling_steps
 
 OBJECTIVES = ("pred_noise", "pred_x0", "pred_v")
 

@@ -16,12 +16,13 @@ from ddpm_ms import Trainer, load_diffusion
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.cli import main
 from ddpm_ms.config import Config, DistillationConfig, override_config, to_dict
-from ddpm_ms.diffusion.distillation import Distillation, student_grid
-from ddpm_ms.diffusion.gaussian_diffusion import GaussianDiffusion
-from ddpm_ms.diffusion.samplers import sampling_steps
+from ddpm_ms.diffusion.distillation import student_grid
 from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.distillation import Distillation
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.exact import GaussianMixture, run
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+from ddpm_ms.sampling.spacing import sampling_steps
 from ddpm_ms.training.distillation import halvings, student_config
 
 T, SIZE = 60, 4
@@ -127,7 +128,7 @@ def test_the_grid_of_a_student_is_that_of_the_sampler_and_nests_in_its_teachers(
     for steps in {1, timesteps // 8, timesteps // 3, timesteps // 2} - {0}:
         visited, twice = sampling_steps(schedule, steps), sampling_steps(schedule, 2 * steps)
         assert twice[::2] == visited
-        start, middle, share = student_grid(schedule, steps)
+        start, middle, share = student_grid(schedule, twice)
         assert sorted(set(start), reverse=True) == visited[:-1]
         for t in range(timesteps):
             assert start[t] == min(s for s in visited[:-1] if s >= t)
@@ -199,7 +200,7 @@ def test_halving_says_where_it_can_lead():
 def make_teacher(tmp_path_factory):
     """A function that leaves an untrained run of digits behind (no step is computed, so nothing is compiled)."""
     from ddpm_ms.data import create_dataset
-    from ddpm_ms.diffusion import create_diffusion
+    from ddpm_ms.gaussian_diffusion import create_diffusion
     from ddpm_ms.models import create_model
 
     def make(*overrides):

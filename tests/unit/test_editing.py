@@ -6,8 +6,9 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import GaussianDiffusion
-from ddpm_ms.diffusion.generation import slerp
+from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import InputError
+from ddpm_ms.sampling.editing import slerp
 
 WIDTH = 0.3
 
@@ -109,7 +110,17 @@ def test_the_trajectory_begins_with_noise_and_ends_with_the_image(diffusion):
     states = diffusion.sample(2, return_all_timesteps=True, **how)
     assert states.shape == (2, 8, 1, 4, 4)
     np.testing.assert_array_equal(states[:, -1], diffusion.sample(2, **how))
-    assert diffusion.nfe == 7
+
+
+def test_the_pipeline_says_what_its_images_took(diffusion, images):
+    options = SamplingConfig(sampler="heun", steps=7, seed=11)
+    drawn = diffusion.pipeline.sample(2, options)
+    assert (drawn.nfe, drawn.seed) == (13, 11)
+    np.testing.assert_array_equal(drawn.images, diffusion.sample(2, sampler="heun", steps=7, seed=11))
+    # What brings the images there counts as well.
+    redraw = SamplingConfig(steps=10, strength=0.5, invert=True)
+    assert diffusion.pipeline.sample(3, redraw, init_images=images).nfe == 10
+    assert diffusion.pipeline.interpolate(images[:1], images[1:2], 0.5, redraw).nfe == 15
 
 
 @pytest.mark.parametrize(("call", "message"), [
@@ -125,6 +136,8 @@ def test_the_trajectory_begins_with_noise_and_ends_with_the_image(diffusion):
     (lambda d, x: d.sample(1, guidance_interval=(0.8, 0.2)), "guidance_interval is 0.8 to 0.2"),
     (lambda d, x: d.sample(1, stepz=3), "unknown key 'sampling.stepz', did you mean 'steps'"),
     (lambda d, x: d.sample(1, variance="learned"), "variance is 'learned', allowed with a network"),
+    (lambda d, x: d.sample(1, sampler="heun", eta=0.5), "eta is 0.5 with sampler heun, allowed with: ddim"),
+    (lambda d, x: d.sample(1, sampler="ddim", variance="fixed_large"), "variance is fixed_large with sampler ddim, allowed with"),
     (lambda d, x: d.sample(1, guidance_interval=(0, 2)), "guidance_interval is 2, allowed: 0.0 to 1.0"),
 ])
 def test_what_does_not_fit_is_refused(diffusion, images, call, message):

@@ -3,7 +3,6 @@
 On an Ascend every further graph costs minutes and every dynamic shape much of the speed; both can be held on a CPU.
 """
 
-import argparse
 import sys
 
 import mindspore as ms
@@ -12,7 +11,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from ddpm_ms import GaussianDiffusion, Trainer, runtime
-from ddpm_ms.cli import sample as sample_command
+from ddpm_ms.cli import drawing
 from ddpm_ms.config import SamplingConfig
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (7, 4, 4)).astype(np.float32)
@@ -117,7 +116,7 @@ def test_sampling_compiles_one_graph_per_shape(graphs):
 
 def test_the_last_batch_of_the_command_line_has_the_shape_of_the_others(graphs):
     diffusion = GaussianDiffusion(Pixelwise(), image_size=4, timesteps=20)
-    arguments = argparse.Namespace(num_images=5, batch_size=2, classes=None)
-    images, _ = sample_command.draw(diffusion, arguments, dict(steps=2, seed=0), runtime.Runtime("CPU", 0, 1, "a test"))
+    draw_batch = drawing.from_noise(diffusion.pipeline, SamplingConfig(steps=2))
+    images = drawing.draw(draw_batch, 5, 2, runtime.Runtime("CPU", 0, 1, "a test")).images
     assert images.shape == (5, 1, 4, 4) and len(graphs.calls) == 3 * 2
     assert len(graphs.compiled) == len(graphs.arguments("_network")) == 1

@@ -17,13 +17,17 @@ ALLOWED = {
     "ops": LEAVES | {"runtime"},
     "collectives": LEAVES | {"runtime"},
     "models": LEAVES | {"config", "ops"},
-    "diffusion": LEAVES | {"config", "rng", "runtime"},
+    "diffusion": LEAVES | {"config"},
+    "sampling": LEAVES | {"config", "rng", "diffusion"},
+    "gaussian_diffusion": LEAVES | {"config", "runtime", "diffusion", "sampling"},
+    "distillation": LEAVES | {"config", "diffusion", "sampling", "gaussian_diffusion"},
     "data": LEAVES | {"config", "rng"},
-    "evaluation": LEAVES | {"diffusion"},
+    "evaluation": LEAVES | {"diffusion", "sampling"},
     "interop": LEAVES,
-    "benchmark": LEAVES | {"config", "runtime", "data", "diffusion", "models", "training", "visual"},
-    "checkpoints": LEAVES | {"config", "runtime", "diffusion", "models"},
-    "training": LEAVES | {"checkpoints"} | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+    "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
+    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
+    "training": LEAVES | {"checkpoints", "collectives", "config", "rng", "runtime", "visual", "data", "distillation",
+                           "gaussian_diffusion", "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}

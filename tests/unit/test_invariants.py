@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 
 from ddpm_ms import GaussianDiffusion
-from ddpm_ms.diffusion.denoiser import noise_and_start
-from ddpm_ms.diffusion.generation import slerp
-from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
+from ddpm_ms.diffusion.objectives import noise_and_start, target
 from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+from ddpm_ms.sampling.editing import slerp
+from ddpm_ms.sampling.spacing import SPACINGS, sampling_steps
 
 seeds = st.integers(0, 2**32 - 1)
 schedules = st.builds(create_schedule, st.sampled_from(sorted(SCHEDULES)), st.integers(50, 400), st.none(), st.booleans())
@@ -30,9 +30,10 @@ def test_from_any_prediction_the_noise_and_x0_come_back(schedule, seed, share, o
     noise, x_start = normal(seed), normal(seed + 1)
     x = alpha * x_start + sigma * noise
     output = {"pred_noise": noise, "pred_x0": x_start, "pred_v": alpha * noise - sigma * x_start}[objective]
-    found = noise_and_start(objective, output, x, alpha, sigma)
-    np.testing.assert_allclose(found[0], noise, atol=1e-9 / sigma)
-    np.testing.assert_allclose(found[1], x_start, atol=1e-9 / max(alpha, 1e-5))
+    np.testing.assert_array_equal(target(objective, x_start, noise, alpha, sigma), output)
+    seen_noise, seen_start = noise_and_start(objective, output, x, alpha, sigma)
+    np.testing.assert_allclose(seen_noise, noise, atol=1e-9 / sigma)
+    np.testing.assert_allclose(seen_start, x_start, atol=1e-9 / max(alpha, 1e-5))
 
 
 @given(schedules, st.floats(0, 1))

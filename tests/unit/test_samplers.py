@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from ddpm_ms.diffusion.denoiser import Prediction
-from ddpm_ms.diffusion.samplers import SAMPLERS, ddim_inversion, repaint_path, sample_repaint, sampling_steps
+from ddpm_ms.diffusion.objectives import Prediction
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.evaluation.exact import IMAGES, GaussianMixture, run
+from ddpm_ms.sampling.samplers import SAMPLERS, own_options
+from ddpm_ms.sampling.samplers.ddim import ddim_inversion
+from ddpm_ms.sampling.samplers.repaint import repaint_path, sample_repaint
+from ddpm_ms.sampling.spacing import sampling_steps
 
 MOONS = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.0, 0.4], [0.8, -0.5]]), np.array([[0.2, 0.5], [0.4, 0.1]]))
 DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m", "unipc"]
@@ -93,9 +96,9 @@ def test_ddpm_with_a_learned_variance_interpolates_between_the_two_fixed_ones():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_last_transition_adds_no_noise(name):
     schedule = create_schedule("cosine", 1000)
-    x = np.ones((2, 4))
-    *_, last = SAMPLERS[name](IMAGES.denoiser(schedule), x, [3, -1], schedule,
-                              lambda i: pytest.fail("noise was asked for"), eta=1.0, variance="fixed_large")
+    x, noisiest = np.ones((2, 4)), {"eta": 1.0, "variance": "fixed_large"}
+    *_, last = SAMPLERS[name](IMAGES.denoiser(schedule), x, [3, -1], schedule, lambda i: pytest.fail("noise was asked for"),
+                              **{key: noisiest[key] for key in own_options(name)})
     np.testing.assert_allclose(last, IMAGES.denoiser(schedule)(x, 3).pred_x_start, rtol=1e-12)
 
 

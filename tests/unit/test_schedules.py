@@ -5,9 +5,9 @@ import pytest
 
 from ddpm_ms.config import DiffusionConfig, replace
 from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
-from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
 from ddpm_ms.diffusion.schedules import SCHEDULES, NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
+from ddpm_ms.sampling.spacing import SPACINGS, sampling_steps
 
 
 def test_linear_is_the_papers_schedule():

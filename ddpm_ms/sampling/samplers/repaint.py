@@ -6,8 +6,8 @@ import math
 from functools import partial
 from typing import Any, Callable, Iterator, Sequence
 
-from ddpm_ms.diffusion.samplers.ancestral import ancestral_step
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.ddpm import ancestral_step
 
 
 def repaint_path(steps: Sequence[int], jump_length: int, resamplings: int) -> list[int]:
@@ -28,8 +28,8 @@ def repaint_path(steps: Sequence[int], jump_length: int, resamplings: int) -> li
     return path
 
 
-def sample_repaint(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                   eta: float = 0.0, variance: str = "fixed_small", *, known: Any, mask: Any) -> Iterator[Any]:
+def sample_repaint(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable, *,
+                   known: Any, mask: Any, variance: str = "fixed_small") -> Iterator[Any]:
     """DDPM whose known pixels are the noised image (RePaint, arXiv:2201.09865, algorithm 1).
 
     ``steps`` is a `repaint_path`, ``known`` (B, C, H, W) the image in [-1, 1], ``mask`` 1 where it is known and 0 elsewhere.
