@@ -74,8 +74,8 @@ def train(data: str, variant: str, seed: int, out: Path) -> None:
     core = own_core(out)  # noqa: F841  held until this process ends
     from ddpm_ms.checkpoints import load_diffusion
     from ddpm_ms.cli import main
-    from ddpm_ms.cli.evaluate import classifier_judge
     from ddpm_ms.config import load_config
+    from ddpm_ms.evaluation import classifier_judge
 
     recipe, changes = DATA[data]
     recipe, run = ROOT / "configs" / recipe, row_file.with_suffix("")
@@ -168,9 +168,10 @@ def spread(values: list[float], style: str) -> str:
 
 def prepare(fashion: Path, out: Path) -> None:
     """Write fashion8's images."""
-    from ddpm_ms.data.idx import load_mnist
+    from ddpm_ms.config import DataConfig
+    from ddpm_ms.data.idx import fashion_mnist
 
-    dataset = load_mnist(fashion, "fashion_mnist")
+    dataset = fashion_mnist(DataConfig(name="fashion_mnist", root=str(fashion)))
     images = dataset.load(range(len(dataset)))[:, :, 2:26, 2:26].reshape(-1, 8, 3, 8, 3).mean((2, 4))
     np.savez(out / "fashion8.npz", images=images, labels=dataset.labels)
 

@@ -93,10 +93,14 @@ def load(arguments: argparse.Namespace):
     return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 
 
-def sampling(arguments: argparse.Namespace, config: Config) -> dict:
-    """The recipe's way of sampling, with what the command line changes."""
-    given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
-    return dict(override_section(config.sampling, given))
+def given_options(arguments: argparse.Namespace) -> dict:
+    """What the command line says of sampling, as it was typed."""
+    return {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
+
+
+def sampling(arguments: argparse.Namespace, config: Config, **fixed: str) -> dict:
+    """The recipe's way of sampling, with what the command line changes, and what is ``fixed`` by what is asked for."""
+    return dict(override_section(config.sampling, {**given_options(arguments), **fixed}))
 
 
 def progress(total: int | None = None, unit: str = "step", active: bool = True):

@@ -49,7 +49,7 @@ def sample(arguments: argparse.Namespace) -> None:
     runtime, diffusion, checkpoint = load(arguments)
     if arguments.interpolate and runtime.world > 1:
         raise InputError(f"--interpolate on {runtime.world} devices, allowed: one (the strip is one batch)")
-    how = sampling(arguments, checkpoint.config)
+    how = sampling(arguments, checkpoint.config, **({"sampler": "ddpm"} if arguments.mask else {}))  # RePaint's steps are DDPM's
     from ddpm_ms import visual
 
     frames: list[np.ndarray] = []

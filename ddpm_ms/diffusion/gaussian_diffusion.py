@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import Any, Callable, NamedTuple, Sequence, get_args
+from typing import Any, Callable, NamedTuple, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
-from ddpm_ms.config import DiffusionConfig, SamplingConfig, Variance, section_of
+from ddpm_ms.config import DiffusionConfig, SamplingConfig, section_of
 from ddpm_ms.diffusion.denoiser import noise_and_start
 from ddpm_ms.diffusion.generation import Generation, slerp
 from ddpm_ms.diffusion.likelihood import BitsPerDim, discretized_gaussian_nll, normal_kl, prior_kl
 from ddpm_ms.diffusion.loss_weights import create_loss_weight, weight_name
 from ddpm_ms.diffusion.schedules import create_schedule
-from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SAMPLERS, options_of
 
 
 class ModelPrediction(NamedTuple):
@@ -39,7 +40,7 @@ class GaussianDiffusion(nn.Cell):
         image_size: pixels, or (height, width).
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
             denoising-diffusion-pytorch does. Default: all steps of DDPM.
-        ddim_sampling_eta: default ``eta`` of DDIM, 0 to 1.
+        ddim_sampling_eta: default ``eta`` of a sampler that takes it, 0 to 1; None: the sampler's own.
         auto_normalize: images are [0, 1] outside and [-1, 1] inside; False: they are [-1, 1] outside as well.
         loss_weight, p2_loss_weight_gamma, min_snr_loss_weight: as in scripts for denoising-diffusion-pytorch: without a
             ``loss_weight``, a ``p2_loss_weight_gamma`` above 0 chooses "p2" and one of 0 "none", and ``min_snr_loss_weight=True``
@@ -65,7 +66,7 @@ class GaussianDiffusion(nn.Cell):
     """
 
     def __init__(self, model: nn.Cell, *, image_size: int | Sequence[int], sampling_timesteps: int | None = None,
-                 ddim_sampling_eta: float = 0.0, auto_normalize: bool = True, loss_weight: str | None = None,
+                 ddim_sampling_eta: float | None = None, auto_normalize: bool = True, loss_weight: str | None = None,
                  p2_loss_weight_gamma: float | None = None, min_snr_loss_weight: bool = False,
                  config: DiffusionConfig | None = None, **keywords: Any) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class GaussianDiffusion(nn.Cell):
             keywords["betas"] = None if keywords.get("betas") is None else tuple(map(float, keywords["betas"]))
         self.config = c = section_of(DiffusionConfig, config, keywords)
         self.objective, self.num_timesteps = c.objective, c.timesteps
-        self.ddim_sampling_eta = check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
+        self.ddim_sampling_eta = None if ddim_sampling_eta is None else check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
         self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if hasattr(model, "check_image_size"):
             model.check_image_size(*self.image_size)
@@ -131,7 +132,6 @@ class GaussianDiffusion(nn.Cell):
 
     def check_variance(self, variance: str) -> str:
         """``variance`` if it is one that this process can sample with."""
-        check_choice("variance", variance, get_args(Variance))
         if variance == "learned" and not self.learned_variance:
             raise InputError("variance is 'learned', allowed with a network of learned_variance=False: fixed_small, fixed_large")
         return variance
@@ -387,8 +387,8 @@ class GaussianDiffusion(nn.Cell):
         Returns:
             (batch_size, C, H, W); known pixels are exactly those of ``img``.
         """
-        run = Generation(self, self._options(options), batch_size or len(img), seed=seed, first_index=first_index,
-                         classes=classes, callback=callback, editing=True)
+        run = Generation(self, self._options({**options, "sampler": "ddpm", "eta": None}), batch_size or len(img), seed=seed,
+                         first_index=first_index, classes=classes, callback=callback, editing=True)
         return run.inpainted(img, mask)
 
     def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, **options: Any) -> np.ndarray:
@@ -405,8 +405,11 @@ class GaussianDiffusion(nn.Cell):
     def _options(self, given: dict) -> SamplingConfig:
         """`SamplingConfig` from keywords, with this process's defaults."""
         steps = given.get("steps", self.sampling_timesteps)
-        sampler = "ddpm" if steps in (None, self.num_timesteps) else "ddim"
-        return SamplingConfig(**{"sampler": sampler, "steps": steps, "eta": self.ddim_sampling_eta, **given})
+        sampler = given.get("sampler", "ddpm" if steps in (None, self.num_timesteps) else "ddim")
+        defaults = {"sampler": sampler, "steps": steps}
+        if self.ddim_sampling_eta is not None and sampler in SAMPLERS and "eta" in options_of(SAMPLERS[sampler]):
+            defaults["eta"] = self.ddim_sampling_eta
+        return SamplingConfig(**{**defaults, **given})
 
     def network_graph(self) -> Callable:
         """(x, t, x_self_cond, classes) -> the network's plain output; one graph per shape of x, whatever the sampler."""

@@ -14,8 +14,9 @@ from mindspore import Tensor, nn
 from ddpm_ms import rng
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.diffusion.denoiser import Denoiser
-from ddpm_ms.diffusion.samplers import SAMPLERS, ddim_inversion, repaint_path, sample_repaint, sampling_steps
+from ddpm_ms.diffusion.samplers import ddim_inversion, repaint_path, sample_repaint, sampling_steps
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SAMPLERS, options_of
 
 
 class Generation:
@@ -80,8 +81,10 @@ class Generation:
 
     def sampled(self, x: Tensor, steps: list[int], return_all_timesteps: bool = False) -> np.ndarray:
         """Images in their users' range, from ``x`` at ``steps[0]``; with all timesteps (B, transitions + 1, C, H, W)."""
-        states = SAMPLERS[self.options.sampler](self.denoise, x, steps, self.diffusion.schedule, self.noise,
-                                                eta=self.options.eta, variance=self.variance)
+        sampler = SAMPLERS[self.options.sampler]
+        given = {**dict(self.options), "variance": self.variance}
+        taken = {name: given[name] for name in options_of(sampler) if given.get(name) is not None}
+        states = sampler(self.denoise, x, steps, self.diffusion.schedule, self.noise, **taken)
         kept = []
 
         def keep(done: int, x: Tensor) -> None:

@@ -9,8 +9,9 @@ from mindspore import Tensor
 from ddpm_ms import GaussianDiffusion
 from ddpm_ms.diffusion.denoiser import noise_and_start
 from ddpm_ms.diffusion.generation import slerp
-from ddpm_ms.diffusion.samplers import SPACINGS, sampling_steps
-from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+from ddpm_ms.diffusion.samplers import sampling_steps
+from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.parts import SCHEDULES, SPACINGS
 
 seeds = st.integers(0, 2**32 - 1)
 schedules = st.builds(create_schedule, st.sampled_from(sorted(SCHEDULES)), st.integers(50, 400), st.none(), st.booleans())

@@ -10,11 +10,11 @@ from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 
 def sample_ddpm(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
+                *, variance: str = "fixed_small") -> Iterator[Any]:
     """Draw x_s from q(x_s | x_t, x0 = the network's estimate) (arXiv:2006.11239, algorithm 2).
 
     ``variance`` is "fixed_small" (the posterior's), "fixed_large" (beta) or "learned" (between the two, as the network says).
-    DDPM is always stochastic: ``eta`` is not used. The last transition to the clean image adds no noise.
+    The last transition to the clean image adds no noise.
     """
     for i, (t, s) in enumerate(zip(steps, steps[1:])):
         x = ancestral_step(denoise(x, t), x, t, s, schedule, partial(noise, i), variance)

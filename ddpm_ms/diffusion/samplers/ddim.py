@@ -9,10 +9,10 @@ from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 
 def sample_ddim(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
+                *, eta: float = 0.0) -> Iterator[Any]:
     """Move from t to s along x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s - sigma^2) eps + sigma z (arXiv:2010.02502, equation 12).
 
-    ``eta`` 0 is deterministic, 1 has the variance of DDPM's fixed_small; ``variance`` is not used.
+    ``eta`` 0 is deterministic, 1 has the variance of DDPM's fixed_small.
     """
     for i, (t, s) in enumerate(zip(steps, steps[1:])):
         prediction = denoise(x, t)

@@ -1,4 +1,4 @@
-"""Euler's and Heun's methods on the probability-flow ODE."""
+"""Heun's method on the probability-flow ODE."""
 
 from __future__ import annotations
 
@@ -7,30 +7,17 @@ from typing import Any, Callable, Iterator, Sequence
 from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 
-def sample_euler(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                 eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
-    """dx/dsigma = eps in the coordinates x / alpha, sigma / alpha (arXiv:2206.00364, equation 4); order 1.
-
-    The same step as DDIM with eta 0.
-    """
-    return _integrate(denoise, x, steps, schedule, corrected=False)
-
-
-def sample_heun(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
-    """Euler's step, then again with the mean of the slopes at both ends (arXiv:2206.00364, algorithm 1, no churn); order 2.
+def sample_heun(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
+    """Euler's step along dx/dsigma = eps in the coordinates x / alpha, sigma / alpha (arXiv:2206.00364, equation 4), then again
+    with the mean of the slopes at both ends (algorithm 1, no churn); order 2.
 
     Two evaluations a step, one for the step to the clean image (where there is no slope) and for one from pure noise.
     """
-    return _integrate(denoise, x, steps, schedule, corrected=True)
-
-
-def _integrate(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, corrected: bool) -> Iterator[Any]:
     for t, s in zip(steps, steps[1:]):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.alpha_sigma(t), schedule.alpha_sigma(s)
         here = denoise(x, t)
         arrived = alpha_s * here.pred_x_start + sigma_s * here.pred_noise
-        if corrected and sigma_s > 0 and alpha_t > 0:
+        if sigma_s > 0 and alpha_t > 0:
             slope = (here.pred_noise + denoise(arrived, s).pred_noise) * 0.5
             arrived = alpha_s / alpha_t * x + (sigma_s - alpha_s * sigma_t / alpha_t) * slope
         x = arrived

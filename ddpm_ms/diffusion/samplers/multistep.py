@@ -8,15 +8,14 @@ from typing import Any, Callable, Iterator, Sequence
 from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 
-def sample_dpmpp_2m(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                    eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
+def sample_dpmpp_2m(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic, order 2."""
     return _multistep(denoise, x, steps, schedule, noise, stochastic=0)
 
 
-def sample_dpmpp_2m_sde(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                        eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
-    """SDE-DPM-Solver++(2M) (arXiv:2211.01095v2, appendix E; its midpoint form), stochastic whatever ``eta`` is."""
+def sample_dpmpp_2m_sde(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule,
+                        noise: Callable) -> Iterator[Any]:
+    """SDE-DPM-Solver++(2M) (arXiv:2211.01095v2, appendix E; its midpoint form), stochastic."""
     return _multistep(denoise, x, steps, schedule, noise, stochastic=1)
 
 

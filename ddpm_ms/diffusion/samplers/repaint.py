@@ -29,7 +29,7 @@ def repaint_path(steps: Sequence[int], jump_length: int, resamplings: int) -> li
 
 
 def sample_repaint(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                   eta: float = 0.0, variance: str = "fixed_small", *, known: Any, mask: Any) -> Iterator[Any]:
+                   *, known: Any, mask: Any, variance: str = "fixed_small") -> Iterator[Any]:
     """DDPM whose known pixels are the noised image (RePaint, arXiv:2201.09865, algorithm 1).
 
     ``steps`` is a `repaint_path`, ``known`` (B, C, H, W) the image in [-1, 1], ``mask`` 1 where it is known and 0 elsewhere.

@@ -19,8 +19,7 @@ class _Step(NamedTuple):
     before: Any  # difference of x0 to the evaluation before, per unit of h; None in the first step
 
 
-def sample_unipc(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable,
-                 eta: float = 0.0, variance: str = "fixed_small") -> Iterator[Any]:
+def sample_unipc(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """UniPC of order 2 on x0, with B(h) = exp(h) - 1 (arXiv:2302.04867, algorithms 5 and 7 and equation 12, "bh2").
 
     One evaluation a step. Steps of infinite length are of first order and are not corrected.
