@@ -24,6 +24,11 @@ _PUBLIC = {
     "EMA": "ddpm_ms.training",
     "load_diffusion": "ddpm_ms.checkpoints",
     "load_config": "ddpm_ms.config",
+    "register_sampler": "ddpm_ms.parts",
+    "register_network": "ddpm_ms.parts",
+    "register_dataset": "ddpm_ms.parts",
+    "register_loss_weight": "ddpm_ms.parts",
+    "register_metric": "ddpm_ms.parts",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -20,9 +20,9 @@ from ddpm_ms.diffusion.process import DiffusionProcess
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.diffusion.variances import check_variance, split_variance
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SAMPLERS, options_of
 from ddpm_ms.sampling.images import ImageSpace
 from ddpm_ms.sampling.pipeline import SamplingPipeline
-from ddpm_ms.sampling.samplers import SAMPLERS, own_options
 
 
 class GaussianDiffusion(nn.Cell):
@@ -37,7 +37,7 @@ class GaussianDiffusion(nn.Cell):
         image_size: pixels, or (height, width).
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
             denoising-diffusion-pytorch does. Default: all steps of DDPM.
-        ddim_sampling_eta: default ``eta`` of DDIM, 0 to 1.
+        ddim_sampling_eta: default ``eta`` of a sampler that takes it, 0 to 1; None: the sampler's own.
         auto_normalize: users have images in [0, 1], the process in [-1, 1]; False: users have them in [-1, 1] as well.
         loss_weight, p2_loss_weight_gamma, min_snr_loss_weight: as in scripts for denoising-diffusion-pytorch: without a
             ``loss_weight``, a ``p2_loss_weight_gamma`` above 0 chooses "p2" and one of 0 "none", and ``min_snr_loss_weight=True``
@@ -63,7 +63,7 @@ class GaussianDiffusion(nn.Cell):
     """
 
     def __init__(self, model: nn.Cell, *, image_size: int | Sequence[int], sampling_timesteps: int | None = None,
-                 ddim_sampling_eta: float = 0.0, auto_normalize: bool = True, loss_weight: str | None = None,
+                 ddim_sampling_eta: float | None = None, auto_normalize: bool = True, loss_weight: str | None = None,
                  p2_loss_weight_gamma: float | None = None, min_snr_loss_weight: bool = False,
                  config: DiffusionConfig | None = None, **keywords: Any) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class GaussianDiffusion(nn.Cell):
             keywords["p2_loss_weight_gamma"] = p2_loss_weight_gamma or None
             keywords["betas"] = None if keywords.get("betas") is None else tuple(map(float, keywords["betas"]))
         self.config = c = section_of(DiffusionConfig, config, keywords)
-        self.ddim_sampling_eta = check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
+        self.ddim_sampling_eta = None if ddim_sampling_eta is None else check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
         self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         _check_model(model, self.image_size, c)
         self.model, self.channels, self.auto_normalize = model, model.channels, auto_normalize
@@ -277,7 +277,8 @@ class GaussianDiffusion(nn.Cell):
         Returns:
             (batch_size, C, H, W); known pixels are exactly those of ``img``.
         """
-        return self.pipeline.inpaint(img, mask, self._options(options, seed), count=batch_size, first_index=first_index,
+        options = self._options({**options, "sampler": "ddpm", "eta": None}, seed)
+        return self.pipeline.inpaint(img, mask, options, count=batch_size, first_index=first_index,
                                      classes=classes, callback=callback).images
 
     def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, **options: Any) -> np.ndarray:
@@ -312,9 +313,10 @@ class GaussianDiffusion(nn.Cell):
         """`SamplingConfig` from keywords, with this process's defaults; a ``seed`` of None is a new one."""
         steps = given.get("steps", self.sampling_timesteps)
         sampler = given.get("sampler", "ddpm" if steps in (None, self.num_timesteps) else "ddim")
-        own = {"eta": self.ddim_sampling_eta} if sampler in SAMPLERS and "eta" in own_options(sampler) else {}
-        seed = secrets.randbits(63) if seed is None else seed
-        return SamplingConfig(**{"sampler": sampler, "steps": steps, "seed": seed, **own, **given})
+        defaults = {"sampler": sampler, "steps": steps, "seed": secrets.randbits(63) if seed is None else seed}
+        if self.ddim_sampling_eta is not None and sampler in SAMPLERS and "eta" in options_of(SAMPLERS[sampler]):
+            defaults["eta"] = self.ddim_sampling_eta
+        return SamplingConfig(**{**defaults, **given})
 
 
 def create_diffusion(config: DiffusionConfig, model: nn.Cell, image_size: ImageSize) -> GaussianDiffusion:

@@ -109,7 +109,7 @@ def setup(config: RuntimeConfig) -> Runtime:
     """
     global _mode
     check_versions()
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's warnings drown a progress bar; errors stay
+    quiet()
     import mindspore as ms
 
     device, reason = _start_device(config.device)
@@ -122,6 +122,11 @@ def setup(config: RuntimeConfig) -> Runtime:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = _join_ranks() if _distributed() else (0, 1)
     return Runtime(device, rank, world, reason, config.cpu_math)
+
+
+def quiet() -> None:
+    """Before MindSpore is imported: keep its warnings, which would drown a progress bar, to itself; errors stay."""
+    os.environ.setdefault("GLOG_v", "3")
 
 
 def current() -> Runtime:

@@ -83,8 +83,8 @@ def train(data: str, variant: str, seed: int, out: Path) -> None:
     core = own_core(out)  # noqa: F841  held until this process ends
     from ddpm_ms.checkpoints import load_diffusion
     from ddpm_ms.cli import main
-    from ddpm_ms.cli.evaluate import classifier_judge
     from ddpm_ms.config import load_config
+    from ddpm_ms.evaluation import classifier_judge
 
     recipe, changes = DATA[data]
     recipe, run = ROOT / "configs" / recipe, row_file.with_suffix("")
@@ -177,9 +177,10 @@ def spread(values: list[float], style: str) -> str:
 
 def prepare(fashion: Path, out: Path) -> None:
     """Write fashion14's images."""
-    from ddpm_ms.data.idx import load_mnist
+    from ddpm_ms.config import DataConfig
+    from ddpm_ms.data.idx import fashion_mnist
 
-    dataset = load_mnist(fashion, "fashion_mnist")
+    dataset = fashion_mnist(DataConfig(name="fashion_mnist", root=str(fashion)))
     images = dataset.load(range(len(dataset))).reshape(-1, 14, 2, 14, 2).mean((2, 4))
     np.savez(out / "fashion14.npz", images=images, labels=dataset.labels)
 

@@ -121,7 +121,7 @@ def judge(data: str, seed: int, out: Path, count: int) -> None:
     """Draw ``count`` images with the same sampler from every set of weights, and write what the classifier says of them."""
     folder = out / data / str(seed)
     from ddpm_ms import visual
-    from ddpm_ms.cli.evaluate import classifier_judge
+    from ddpm_ms.evaluation import classifier_judge
 
     judged = None
     for name in ROWS:

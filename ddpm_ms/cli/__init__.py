@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()
+        rt.quiet()  # a recipe's section of a network imports MindSpore
         arguments.run(arguments)
     except (InputError, TrainingError, EvaluationError) as error:
         print(f"ddpm-ms: {error}", file=sys.stderr)

@@ -93,6 +93,11 @@ def load(arguments: argparse.Namespace):
     return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 
 
+def given_options(arguments: argparse.Namespace) -> dict:
+    """What the command line says of sampling, as it was typed."""
+    return {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
+
+
 def sampling(arguments: argparse.Namespace, config: Config, sampler: str | None = None,
              steps: int | None = None) -> SamplingConfig:
     """The recipe's way of sampling, with what the command line changes.
@@ -101,14 +106,8 @@ def sampling(arguments: argparse.Namespace, config: Config, sampler: str | None 
         sampler: this one, whatever either says.
         steps: so many where the command line does not say.
     """
-    from ddpm_ms.sampling.samplers import foreign_options
-
-    given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
-    changed = {**({} if steps is None else {"steps": steps}), **given, **({} if sampler is None else {"sampler": sampler})}
-    options = override_section(config.sampling, changed)
-    # What the recipe says for its own sampler is not meant for another one.
-    idle = foreign_options(options.sampler) - given.keys()
-    return replace(options, **{name: SamplingConfig.model_fields[name].default for name in idle})
+    fixed = {} if sampler is None else {"sampler": sampler}
+    return override_section(config.sampling, {**({} if steps is None else {"steps": steps}), **given_options(arguments), **fixed})
 
 
 def progress(total: int | None = None, unit: str = "step", active: bool = True):

@@ -21,6 +21,7 @@ from ddpm_ms.cli.options import (
 )
 from ddpm_ms.config import load_config, replace
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES
 
 log = logging.getLogger("ddpm_ms")
 
@@ -78,8 +79,8 @@ def schedules(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides).diffusion
     check_output("--out", arguments.out, (".png",))
     from ddpm_ms import visual
-    from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
-    from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+    from ddpm_ms.diffusion.loss_weights import create_loss_weight
+    from ddpm_ms.diffusion.schedules import create_schedule
 
     own = _schedule(config)
     recipe = "own betas" if config.betas else config.beta_schedule
@@ -92,7 +93,7 @@ def schedules(arguments: argparse.Namespace) -> None:
             log.warning("left out: %s, %s", name, error)
     with np.errstate(divide="ignore", invalid="ignore"):  # without any signal some weights are not defined
         weights = {config.loss_weight: create_loss_weight(config, own.snr)}
-        for name in (*WEIGHTS_OF_X0, *OTHER_WEIGHTS):
+        for name in LOSS_WEIGHTS:
             try:
                 other = replace(config, loss_weight=name, p2_loss_weight_gamma=None)
                 weights.setdefault(name, create_loss_weight(other, own.snr))

@@ -8,9 +8,11 @@ from typing import Any, Iterable, TypeVar
 
 import yaml
 
+from ddpm_ms.config import older_runs
 from ddpm_ms.config.messages import check_keys, unknown_key
-from ddpm_ms.config.sections import NETWORKS, SECTIONS, Config, NetworkConfig, Section
-from ddpm_ms.errors import InputError, check_choice, shown
+from ddpm_ms.config.sections import DEFAULT_NETWORK, SECTIONS, Config, NetworkConfig, Section, network_section
+from ddpm_ms.errors import InputError, shown
+from ddpm_ms.parts import NETWORKS
 
 LARGEST_FILE = 2**20  # bytes of a recipe
 DEEPEST_NESTING = 20  # of what a recipe says; it needs three
@@ -50,29 +52,24 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
 def config_from_dict(tree: dict) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     _check_mapping("config", tree)
-    sections = {}
     for name, values in tree.items():
         if name not in SECTIONS:
             unknown_key("", name, SECTIONS)
         _check_mapping(name, values)
-        kind = SECTIONS[name]
-        if name == "model":
-            kind = _network(values)
-        check_keys(kind, values)  # before they become keywords, which are texts
-        sections[name] = kind(**values)
-    return Config(**sections)
+    # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
+    sections = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    values = tree.get("model", {})
+    return Config(model=_section(_network(values), values), **sections)
 
 
 def config_of_run(tree: dict) -> Config:
     """`Config` from the nested dictionaries that a run recorded, today's or an older one's; the same errors as `load_config`."""
-    if isinstance(tree, dict):
-        tree = {**tree, "model": _model_of_run(tree.get("model", {})), "diffusion": _process_of_run(tree.get("diffusion", {}))}
-    return config_from_dict(tree)
+    return config_from_dict(older_runs.translated(tree))
 
 
 def replace(section: _S, **changes: Any) -> _S:
     """``section`` with some of its values changed, and checked again."""
-    return type(section)(**{**dict(section), **changes})
+    return section.changed(changes)
 
 
 def override_section(section: _S, texts: dict[str, Any]) -> _S:
@@ -115,39 +112,27 @@ def nearest_valid_sizes(size: int, factor: int) -> str:
     return f"{below} or {above}" if below else f"{above}"
 
 
+def _section(kind: type[_S], values: dict) -> _S:
+    check_keys(kind, values)  # before they become keywords, which are texts
+    return kind(**values)
+
+
 def _network(values: dict) -> type[NetworkConfig]:
     """The section of the network that ``values`` name; keys that only another one takes are refused."""
-    kind = NETWORKS[check_choice("model.name", values.get("name", "unet"), NETWORKS)]
+    name = values.get("name", DEFAULT_NETWORK)
+    kind = network_section(name)
     for key, value in values.items():
-        owners = [name for name, other in NETWORKS.items() if key in other.model_fields]
-        if owners and key not in kind.model_fields:
-            raise InputError(f"model.{key} is {shown(value)}, which {values.get('name', 'unet')} does not take but "
-                             f"{', '.join(owners)}, allowed: {', '.join(kind.model_fields)}")
+        if key not in kind.model_fields and key not in kind.renamed:
+            owners = [other for other in NETWORKS if key in network_section(other).model_fields]
+            if owners:
+                raise InputError(f"model.{key} is {shown(value)}, which {name} does not take but {', '.join(owners)}, allowed: "
+                                 f"{', '.join(kind.model_fields)}")
     return kind
 
 
 def _check_mapping(name: Any, values: Any) -> None:
     if not isinstance(values, dict):
         raise InputError(f"{name} is {shown(values)}, allowed: a mapping of keys")
-
-
-def _model_of_run(values: Any) -> Any:
-    """Older runs recorded the keys of all networks."""
-    kind = NETWORKS.get(values.get("name")) if isinstance(values, dict) and isinstance(values.get("name"), str) else None
-    if kind is None:
-        return values
-    others = {key for network in NETWORKS.values() for key in network.model_fields} - set(kind.model_fields)
-    return {key: value for key, value in values.items() if key not in others}
-
-
-def _process_of_run(values: Any) -> Any:
-    """Older runs chose the weight of the loss by three keys, without any of which there was none."""
-    if not isinstance(values, dict) or "min_snr_loss_weight" not in values:
-        return values
-    values = dict(values)
-    gamma, min_snr = values.pop("p2_loss_weight_gamma", None) or None, values.pop("min_snr_loss_weight")
-    name = values.get("loss_weight") or ("p2" if gamma else "min_snr" if min_snr else "none")
-    return {**values, "loss_weight": name, "p2_loss_weight_gamma": gamma if name == "p2" else None}
 
 
 def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:

@@ -7,7 +7,8 @@ from typing import Sequence
 
 import numpy as np
 
-from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SCHEDULES
 
 MAX_BETA = 0.999  # the cosine and sigmoid schedules reach 1 at the end (arXiv:2102.09672, section 3.2)
 
@@ -39,10 +40,6 @@ def sigmoid_beta_schedule(timesteps: int, start: float = -3, end: float = 3, tau
     time = np.arange(timesteps + 1) / timesteps
     low, high = _sigmoid(start / tau), _sigmoid(end / tau)
     return _betas_from_alphas_cumprod((high - _sigmoid((time * (end - start) + start) / tau)) / (high - low))
-
-
-SCHEDULES = {"linear": linear_beta_schedule, "scaled_linear": scaled_linear_beta_schedule, "cosine": cosine_beta_schedule,
-             "sigmoid": sigmoid_beta_schedule, "quadratic": quadratic_beta_schedule}
 
 
 def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
@@ -118,7 +115,7 @@ def create_schedule(name: str, timesteps: int, betas: Sequence[float] | None = N
     """The named schedule.
 
     Args:
-        name: a key of `SCHEDULES`.
+        name: a name in `ddpm_ms.parts.SCHEDULES`.
         timesteps: number of steps.
         betas: these instead of the named ones, ``timesteps`` of them.
         rescale_betas_zero_snr: see `rescale_zero_terminal_snr`.
@@ -126,7 +123,7 @@ def create_schedule(name: str, timesteps: int, betas: Sequence[float] | None = N
     Raises:
         InputError: an unknown name, a wrong number of betas, or a schedule that is none.
     """
-    check_choice("beta_schedule", name, SCHEDULES)
+    SCHEDULES.check("beta_schedule", name)
     check_range("timesteps", timesteps, 1)
     if betas is None:
         betas = SCHEDULES[name](timesteps)

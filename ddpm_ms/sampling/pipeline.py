@@ -12,12 +12,12 @@ from ddpm_ms.config import SamplingConfig
 from ddpm_ms.diffusion.process import DiffusionProcess
 from ddpm_ms.diffusion.variances import check_variance
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SAMPLERS, options_of
 from ddpm_ms.sampling import editing
 from ddpm_ms.sampling.batch import Batch, NoiseSource, Samples
 from ddpm_ms.sampling.denoiser import Denoiser
 from ddpm_ms.sampling.guidance import check_guidance, class_labels
 from ddpm_ms.sampling.images import ImageSpace
-from ddpm_ms.sampling.samplers import SAMPLERS, sampler_options
 from ddpm_ms.sampling.spacing import sampling_steps
 
 Callback = Callable[[int, int, Tensor], None]
@@ -116,13 +116,14 @@ class SamplingPipeline:
     def check(self, options: SamplingConfig) -> None:
         """Raise `InputError` if `sample` would not take ``options``."""
         self.batch(1, options)
-        sampler_options(options.sampler, options)
 
     def _drawn(self, batch: Batch, x: np.ndarray, steps: list[int], return_all_timesteps: bool = False) -> Samples:
         """From ``x`` at ``steps[0]`` to the images."""
-        own = sampler_options(batch.options.sampler, batch.options, variance=batch.variance)
+        sampler = SAMPLERS[batch.options.sampler]
+        given = {**dict(batch.options), "variance": batch.variance}
+        own = {name: given[name] for name in options_of(sampler) if given.get(name) is not None}
         start, kept = Tensor(x), []
-        states = SAMPLERS[batch.options.sampler](batch.denoise, start, steps, batch.schedule, batch.noise, **own)
+        states = sampler(batch.denoise, start, steps, batch.schedule, batch.noise, **own)
 
         def observe(done: int, x: Tensor) -> None:
             if return_all_timesteps:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
-from ddpm_ms.errors import check_choice, check_range
+from ddpm_ms.errors import check_range
+from ddpm_ms.parts import SPACINGS
 
 KARRAS_RHO = 7
 MAX_SIGMA = 80.0  # sigma / alpha above which no image shows (arXiv:2206.00364, table 1); cosine schedules go far beyond
@@ -45,22 +46,18 @@ def log_snr(schedule: NoiseSchedule, steps: int) -> np.ndarray:
     return _nearest(schedule, np.linspace(time[0], time[-1], steps))
 
 
-SPACINGS = {"linspace": linspace, "leading": leading, "trailing": trailing, "quadratic": quadratic, "karras": karras,
-            "log_snr": log_snr}
-
-
 def sampling_steps(schedule: NoiseSchedule, steps: int, spacing: str = "linspace") -> list[int]:
     """The ``steps`` distinct steps to visit, noisiest first, and then -1, the clean image.
 
     Args:
         schedule: the process, T steps long.
         steps: 1 to T, the number of network evaluations of a first-order sampler.
-        spacing: a key of `SPACINGS`.
+        spacing: a name in `ddpm_ms.parts.SPACINGS`.
 
     Raises:
         InputError: ``steps`` or ``spacing`` is not allowed.
     """
-    check_choice("spacing", spacing, SPACINGS)
+    SPACINGS.check("spacing", spacing)
     check_range("steps", steps, 1, len(schedule))
     # The 1e-9 keeps 41.999999999 from becoming 41 after rounding errors of the even division.
     visited = np.floor(SPACINGS[spacing](schedule, steps) + 1e-9).astype(int)

@@ -35,6 +35,7 @@ from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models.precision import resolve_precision, set_precision
 from ddpm_ms.models.recomputation import set_recompute
+from ddpm_ms.parts import LOSS_WEIGHTS, NETWORKS
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
 from ddpm_ms.training.ema import EMA
@@ -442,13 +443,13 @@ class Trainer:
             raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
         if c.tensorboard:
             check_installed()
-        if self.config.model.name == "custom" and self.config.runtime.compile_cache:
-            raise InputError("compile_cache is True with a network of your own, allowed: False (its source is not part of the "
-                             "cache's key, so an edit would not be seen)")
+        for what, parts, name in (("network", NETWORKS, self.config.model.name),
+                                  ("loss weight", LOSS_WEIGHTS, self.config.diffusion.loss_weight)):
+            if self.config.runtime.compile_cache and not parts.is_own(name):
+                raise InputError(f"compile_cache is True with a {what} of your own, allowed: False (its source is not part of "
+                                 "the cache's key, so an edit would not be seen)")
         if c.num_samples:
             self.diffusion.check_sampling(self.config.sampling)
-        if c.optimizer == "adam" and c.weight_decay > 0:
-            raise InputError(f"training.weight_decay is {c.weight_decay}, allowed with optimizer=adam: 0 (use adamw)")
         collectives.on_rank_0(self._check_run_dir, self.runtime)
 
     def _check_run_dir(self) -> None:

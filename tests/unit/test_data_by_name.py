@@ -1,5 +1,6 @@
 """Data sets by name: small files in each published format, read back; and what is said of files that are not right."""
 
+import dataclasses
 import gzip
 import logging
 from pathlib import Path
@@ -11,7 +12,8 @@ from PIL import Image
 
 from ddpm_ms.cli import main
 from ddpm_ms.config import DataConfig
-from ddpm_ms.data import create_dataset, official
+from ddpm_ms.data import create_dataset
+from ddpm_ms.data import idx as idx_files
 from ddpm_ms.data.idx import read_idx
 from ddpm_ms.errors import InputError
 
@@ -115,7 +117,7 @@ def test_images_of_another_size_or_with_other_channels_are_refused(tmp_path):
 
 
 def test_the_installed_fashion_mnist_is_the_published_one(caplog):
-    if not official.INSTALLED["fashion_mnist"].is_dir():
+    if not idx_files.FASHION_MNIST.installed.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     with caplog.at_level(logging.INFO, "ddpm_ms"):
         dataset = create_dataset(DataConfig(name="fashion_mnist", image_size=28, channels=1))
@@ -125,7 +127,7 @@ def test_the_installed_fashion_mnist_is_the_published_one(caplog):
 
 
 def test_fashion_mnist_of_the_system_is_used_only_if_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setitem(official.INSTALLED, "fashion_mnist", tmp_path / "none")
+    monkeypatch.setattr(idx_files, "FASHION_MNIST", dataclasses.replace(idx_files.FASHION_MNIST, installed=tmp_path / "none"))
     with pytest.raises(InputError, match=r"root is not set, allowed for fashion_mnist: download .*github\.com/zalandoresearch"):
         create_dataset(DataConfig(name="fashion_mnist", image_size=28, channels=1))
     write_mnist(tmp_path / "none", pixels(3, 28, 28), np.zeros(3, np.uint8))
@@ -262,7 +264,7 @@ def test_an_array_file_needs_its_root(tmp_path):
 
 def test_the_command_line_says_in_one_line_what_is_missing(tmp_path, capsys):
     recipe = str(CONFIGS / "folder.yaml")
-    for name in official.HOW_TO_GET:
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "flowers102"):
         assert main(["data", "inspect", recipe, f"data.name={name}", f"data.root={tmp_path / 'none'}"]) == 2
         line, = capsys.readouterr().err.splitlines()
         assert "does not exist" in line and "download" in line and "https://" in line and "data.root" in line

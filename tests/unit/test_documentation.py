@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_ms import cli as program
 from ddpm_ms.evaluation.exact import drift
-from ddpm_ms.sampling.samplers import SAMPLERS
+from ddpm_ms.parts import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 

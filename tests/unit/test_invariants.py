@@ -8,9 +8,10 @@ from mindspore import Tensor
 
 from ddpm_ms import GaussianDiffusion
 from ddpm_ms.diffusion.objectives import noise_and_start, target
-from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.parts import SCHEDULES, SPACINGS
 from ddpm_ms.sampling.editing import slerp
-from ddpm_ms.sampling.spacing import SPACINGS, sampling_steps
+from ddpm_ms.sampling.spacing import sampling_steps
 
 seeds = st.integers(0, 2**32 - 1)
 schedules = st.builds(create_schedule, st.sampled_from(sorted(SCHEDULES)), st.integers(50, 400), st.none(), st.booleans())

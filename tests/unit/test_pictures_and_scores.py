@@ -8,12 +8,11 @@ from PIL import Image
 
 from ddpm_ms import visual
 from ddpm_ms.cli import main
-from ddpm_ms.cli.evaluate import classifier_judge
 from ddpm_ms.config import DataConfig
-from ddpm_ms.data.arrays import load_digits
+from ddpm_ms.data.arrays import digits
 from ddpm_ms.data.datasets import ArrayDataset
 from ddpm_ms.errors import InputError
-from ddpm_ms.evaluation import ClassifierJudge, classifier, evaluate_nearest, frechet_distance, nearest_images
+from ddpm_ms.evaluation import ClassifierJudge, classifier, classifier_judge, evaluate_nearest, frechet_distance, nearest_images
 
 
 def test_a_grid_shows_every_image_in_order():
@@ -55,12 +54,12 @@ def test_frechet_distance_has_its_closed_form():
 
 @pytest.fixture(scope="module")
 def digits_judge():
-    digits = load_digits()
-    return ClassifierJudge(digits.load(range(len(digits))), digits.labels)
+    data = digits()
+    return ClassifierJudge(data.load(range(len(data))), data.labels)
 
 
 def test_real_digits_pass_and_noise_does_not(digits_judge):
-    real = digits_judge.report(load_digits().load(range(0, 1792, 7)))
+    real = digits_judge.report(digits().load(range(0, 1792, 7)))
     assert real.passed and real.confident > 0.9 and real.classes == 10
     noise = np.random.default_rng(0).uniform(0, 1, (256, 1, 8, 8))
     assert not digits_judge.report(noise).passed
@@ -69,7 +68,7 @@ def test_real_digits_pass_and_noise_does_not(digits_judge):
 
 
 def test_samples_are_compared_with_as_many_real_images_that_the_classifier_never_saw(digits_judge):
-    few, many = (digits_judge.report(load_digits().load(range(count))) for count in (64, 1797))
+    few, many = (digits_judge.report(digits().load(range(count))) for count in (64, 1797))
     assert (few.samples, few.real, many.samples, many.real) == (64, 64, 1797, 540)  # 30 % are held out
     assert few.real_distance > many.real_distance  # fewer images are farther, real or not
     assert "64 samples" in str(few) and "540 real images" in str(many)
@@ -92,11 +91,11 @@ def test_any_labelled_images_are_judged_and_two_classes_are_enough():
 
 
 def test_the_classifier_is_scikit_learns(digits_judge):
-    from sklearn.datasets import load_digits as sklearn_digits
+    from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
 
-    data = sklearn_digits()
+    data = load_digits()
     train, test, labels, _ = train_test_split(data.data / 16, data.target, train_size=0.7, random_state=0, stratify=data.target)
     theirs = MLPClassifier((128, 64), random_state=0).fit(train, labels).predict_proba(test)
     np.testing.assert_allclose(digits_judge.classifier.probabilities(test), theirs, atol=1e-9)
@@ -232,7 +231,7 @@ def test_the_forward_strip_begins_clean_and_ends_as_noise(tmp_path):
     strip = np.asarray(Image.open(tmp_path / "x.png")).astype(float)
     factor = len(strip) // 10
     clean, least, *_, most = (strip[factor:-factor:factor, (1 + 9 * k) * factor:(9 + 9 * k) * factor:factor] for k in range(5))
-    np.testing.assert_array_equal(clean, np.round(load_digits().load([0])[0, 0] * 255))
+    np.testing.assert_array_equal(clean, np.round(digits().load([0])[0, 0] * 255))
     assert np.abs(least - clean).mean() < 3 < 60 < np.abs(most - clean).mean()
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from ddpm_ms.config import DiffusionConfig, replace
-from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
-from ddpm_ms.diffusion.schedules import SCHEDULES, NoiseSchedule, create_schedule
+from ddpm_ms.diffusion.loss_weights import create_loss_weight
+from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
-from ddpm_ms.sampling.spacing import SPACINGS, sampling_steps
+from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES, SPACINGS
+from ddpm_ms.sampling.spacing import sampling_steps
 
 
 def test_linear_is_the_papers_schedule():
@@ -74,7 +75,7 @@ def closed_form(name, objective, abar):
 
 
 @pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
-@pytest.mark.parametrize("name", [*WEIGHTS_OF_X0, *OTHER_WEIGHTS])
+@pytest.mark.parametrize("name", LOSS_WEIGHTS)
 def test_every_weight_is_its_closed_form_for_every_objective(name, objective):
     for kind in ("linear", "cosine"):
         s = create_schedule(kind, 1000)

@@ -8,14 +8,14 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import GaussianDiffusion, SimpleUnet, TinyUnet, Trainer, Unet, load_diffusion, runtime
-from ddpm_ms.config import SimpleUnetConfig, TinyUnetConfig, UnetConfig, config_from_dict
+from ddpm_ms.config import config_from_dict
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
-from ddpm_ms.models import create_model
+from ddpm_ms.models import SimpleUnetConfig, TinyUnetConfig, UnetConfig, create_model
 from ddpm_ms.models.layers import GroupNorm, SinusoidalPosEmb, TransposedConv
 from ddpm_ms.models.precision import set_precision
 from ddpm_ms.models.tiny_unet import InterleavedPosEmb
-from ddpm_ms.sampling.samplers import SAMPLERS
+from ddpm_ms.parts import SAMPLERS
 
 
 def inputs(batch=2, channels=1, size=(8, 8)):

@@ -5,7 +5,8 @@ import pytest
 
 from ddpm_ms.diffusion.schedules import create_schedule
 from ddpm_ms.errors import InputError
-from ddpm_ms.training.timesteps import HISTORY, TIMESTEP_SAMPLERS, TimestepSampler
+from ddpm_ms.parts import TIMESTEP_SAMPLERS
+from ddpm_ms.training.timesteps import HISTORY, TimestepSampler
 
 
 @pytest.mark.parametrize("name", [name for name in TIMESTEP_SAMPLERS if name != "log_normal"])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ddpm_ms.config import CustomConfig, UnetConfig
+from ddpm_ms.config import CustomConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.models import create_model, num_parameters
+from ddpm_ms.models import UnetConfig, create_model, num_parameters
 
 
 def inputs(batch=2, channels=1, size=(4, 4)):
@@ -16,7 +16,8 @@ def inputs(batch=2, channels=1, size=(4, 4)):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"block": "group"}, {"random_fourier_features": True}, {"learned_sinusoidal_cond": True}, {"init_dim": 12, "channels": 3},
+    {}, {"block": "group"}, {"random_fourier_features": True}, {"learned_sinusoidal_cond": True},
+    {"init_dim": 12, "channels": 3},
     {"learned_variance": True}, {"full_attn": True, "block": "group"}, {"attn_heads": (1, 2), "full_attn": (True, False)},
     {"self_condition": True}, {"num_classes": 3}, {"out_dim": 5},
 ])
@@ -63,7 +64,7 @@ def test_sizes_that_do_not_divide_are_refused_with_the_nearest_that_do(tiny_unet
 @pytest.mark.parametrize(("options", "message"), [
     ({"attn_heads": (1, 2, 3)}, "attn_heads has 3 entries, allowed: one, or 2"),
     ({"block": "batch"}, "block is 'batch', allowed: rms, group"),
-    ({"learned_sinusoidal_dim": 7}, "learned_sinusoidal_dim is 7, allowed: even"),
+    ({"fourier_dim": 7}, "fourier_dim is 7, allowed: even"),
     ({"dropout": 1.0}, "dropout is 1.0"), ({"dim": 2}, "dim is 2"),
 ])
 def test_wrong_options_are_refused(tiny_unet, options, message):
