@@ -8,11 +8,11 @@ import numpy as np
 
 from ddpm_ms.cli.options import SAMPLING_NAMES, check_counts, device_parent, load, progress, sampling, trained_parent
 from ddpm_ms.cli.sample import draw
-from ddpm_ms.collectives import gather
 from ddpm_ms.config import DataConfig
 from ddpm_ms.errors import EvaluationError, InputError, check_range
 from ddpm_ms.evaluation.classifier import REQUIREMENT
 from ddpm_ms.runtime import cache_dir
+from ddpm_ms.runtime.ranks import gather
 
 SAMPLES = 256
 

@@ -11,9 +11,9 @@ from typing import Callable, Sequence
 import numpy as np
 
 from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, progress, run_directory, sampling, trained_parent
-from ddpm_ms.collectives import gather
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime.ranks import gather
 
 log = logging.getLogger("ddpm_ms")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor
 
-from ddpm_ms import collectives, rng
+from ddpm_ms import rng
 from ddpm_ms import runtime as rt
 from ddpm_ms.data import RandomAccessDataset
 from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.diffusion.generation import evaluation_mode
+from ddpm_ms.runtime import ranks
 from ddpm_ms.training.ema import EMA
 
 
@@ -39,7 +40,7 @@ class Validation:
         """All ranks must ask for it; on all of them it is the same."""
         count, portion = len(self.dataset), self.batch_size * self.runtime.world
         with ema.applied(), evaluation_mode(self.diffusion.model):
-            losses = [collectives.gather(self._batch(first + self.runtime.rank * self.batch_size), self.runtime)
+            losses = [ranks.gather(self._batch(first + self.runtime.rank * self.batch_size), self.runtime)
                       for first in range(0, count, portion)]
         return float(np.concatenate(losses)[:count].mean(dtype=np.float64))
 

@@ -13,9 +13,9 @@ ALLOWED = {
     "errors": set(), "version": set(), "rng": set(),
     "config": LEAVES,
     "visual": LEAVES,
-    "runtime": LEAVES | {"config", "ops"},
+    "native": LEAVES,
+    "runtime": LEAVES | {"config", "native"},
     "ops": LEAVES | {"runtime"},
-    "collectives": LEAVES | {"runtime"},
     "models": LEAVES | {"config", "ops"},
     "diffusion": LEAVES | {"config", "rng", "runtime"},
     "data": LEAVES | {"config", "rng"},
@@ -23,12 +23,12 @@ ALLOWED = {
     "interop": LEAVES,
     "benchmark": LEAVES | {"config", "runtime", "data", "diffusion", "models", "training", "visual"},
     "checkpoints": LEAVES | {"config", "runtime", "diffusion", "models"},
-    "training": LEAVES | {"checkpoints"} | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+    "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
-OUTSIDE = {"config": {"yaml", "pydantic", "annotated_types"}, "visual": {"numpy", "PIL", "matplotlib"}, "errors": set(),
-           "rng": {"numpy"}}
+OUTSIDE = {"config": {"yaml", "pydantic", "annotated_types"}, "errors": set(), "rng": {"numpy"}, "native": set(),
+           "visual": {"numpy", "PIL", "matplotlib", "jinja2", "safetensors"}}
 
 
 def part(path):
