@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 import numpy as np
 
 from ddpm_ms.cli.options import progress
-from ddpm_ms.collectives import Shares
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime.ranks import Shares
 
 if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.sampling.batch import Samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
 from ddpm_ms import runtime as rt
@@ -114,7 +115,7 @@ def progress(total: int | None = None, unit: str = "step", active: bool = True):
     """A bar of steps, where somebody looks."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, disable=not active or not rt.stderr_is_terminal())
+    return tqdm(total=total, unit=unit, disable=not active or not sys.stderr.isatty())
 
 
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_ms.collectives import Shares
 from ddpm_ms.evaluation.subject import Subject
+from ddpm_ms.runtime.ranks import Shares
 
 IMAGES = 64  # unless more or fewer are asked for
 

@@ -35,9 +35,9 @@ class EventFiles:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, row: dict[str, Any]) -> None:
-        """Every number of a row of metrics.jsonl but its step."""
+        """Every number of a row of metrics.jsonl but its step and its time, which event files have of their own."""
         for name, value in row.items():
-            if name != "step" and value is not None:
+            if name not in ("step", "time") and value is not None:
                 self._writer.add_scalar(f"training/{name}", value, row["step"])
         self._writer.flush()
 

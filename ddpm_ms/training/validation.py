@@ -7,9 +7,9 @@ from mindspore import Tensor
 
 from ddpm_ms import rng
 from ddpm_ms import runtime as rt
-from ddpm_ms.collectives import Shares
 from ddpm_ms.data import RandomAccessDataset
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+from ddpm_ms.runtime.ranks import Shares
 from ddpm_ms.training.ema import EMA
 
 

@@ -211,7 +211,7 @@ def make_teacher(tmp_path_factory):
         diffusion = create_diffusion(config.diffusion, create_model(config.model, 1), 8)
         trainer = Trainer(diffusion, create_dataset(config.data), results_folder=tmp_path_factory.mktemp("teacher") / "run",
                           data=config.data, sampling=config.sampling, **vars(config.training))
-        trainer._open_run()
+        trainer.describe()
         trainer.save()
         return trainer.run_dir
 

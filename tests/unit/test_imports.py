@@ -13,26 +13,26 @@ ALLOWED = {
     "errors": set(), "version": set(), "rng": set(), "parts": {"errors"},
     "config": LEAVES,
     "visual": LEAVES,
-    "runtime": LEAVES | {"config", "ops"},
+    "native": LEAVES,
+    "runtime": LEAVES | {"config", "native"},
     "ops": LEAVES | {"runtime"},
-    "collectives": LEAVES | {"runtime"},
     "models": LEAVES | {"config", "ops"},
     "diffusion": LEAVES | {"config"},
     "sampling": LEAVES | {"config", "rng", "diffusion"},
     "gaussian_diffusion": LEAVES | {"config", "runtime", "diffusion", "sampling"},
     "distillation": LEAVES | {"config", "diffusion", "sampling", "gaussian_diffusion"},
     "data": LEAVES | {"config", "rng"},
-    "evaluation": LEAVES | {"collectives", "config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
+    "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
     "interop": LEAVES,
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
     "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
-    "training": LEAVES | {"checkpoints", "collectives", "config", "rng", "runtime", "visual", "data", "distillation",
-                           "gaussian_diffusion", "models"},
+    "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
+                          "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
-OUTSIDE = {"config": {"yaml", "pydantic", "pydantic_core", "annotated_types"}, "visual": {"numpy", "PIL", "matplotlib"},
-           "errors": set(), "rng": {"numpy"}, "parts": set()}
+OUTSIDE = {"config": {"yaml", "pydantic", "pydantic_core", "annotated_types"}, "errors": set(), "rng": {"numpy"}, "parts": set(),
+           "native": set(), "visual": {"numpy", "PIL", "matplotlib", "jinja2", "safetensors"}}
 
 
 def part(path):

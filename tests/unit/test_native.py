@@ -15,11 +15,12 @@ from mindspore import Tensor, nn
 from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
+from ddpm_ms.native import build
 from ddpm_ms.ops.convolution import Convolution
-from ddpm_ms.ops.cpu import build
 from ddpm_ms.ops.normalization import UnitChannels
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import NearestUpsample
+from ddpm_ms.runtime import cpu
 from ddpm_ms.training.batches import BatchSource
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
@@ -196,16 +197,16 @@ def test_two_graphs_may_run_in_two_threads_at_once():
 @needs_native
 def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
     with pytest.raises(InputError, match="cpu_math is bf16 on Ascend, allowed: fp32"):
-        runtime._allow_bfloat16("Ascend")
-    monkeypatch.setattr(runtime, "_has_bfloat16_units", lambda: False)
+        cpu.allow_bfloat16("Ascend")
+    monkeypatch.setattr(cpu, "has_bfloat16_units", lambda: False)
     with pytest.raises(InputError, match="this processor has no bfloat16 units"):
-        runtime._allow_bfloat16("CPU")
+        cpu.allow_bfloat16("CPU")
     # In a process of its own: it holds for all convolutions of a process. oneDNN computes as exactly as the processor can.
     code = """if True:
         import numpy as np
         from ddpm_ms import runtime
         from ddpm_ms.config import RuntimeConfig
-        runtime._has_bfloat16_units = lambda: True
+        runtime.cpu.has_bfloat16_units = lambda: True
         runtime.setup(RuntimeConfig(device="CPU", cpu_math="bf16"))
         from mindspore import Tensor
         from ddpm_ms.ops.convolution import Convolution

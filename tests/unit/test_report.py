@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import matplotlib
@@ -26,16 +27,18 @@ from ddpm_ms.visual import plots, report, runs
 ROOT = Path(__file__).parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "<script>document.body.dataset.owned=1<&\"'"
-LOG = """2026-01-01 10:00:00,000 compiling (once per start)
-2026-01-01 10:00:10,500 compiled, first step after 10.5 s
-2026-01-01 10:00:30,000 step 50/200  loss 0.5
+LOG = """2026-01-02 12:00:01,000 step 110/200  loss 0.2
 a line of its own <b>&amp;
-2026-01-01 12:00:00,000 resuming run at step 50
-2026-01-01 12:00:01,000 compiling (once per start)
-2026-01-01 12:00:31,000 step 100/200  loss 0.2
-2026-01-02 12:00:00,000 compiling (once per start)
-2026-01-02 12:00:01,000 step 110/200  loss 0.2
 """
+# Three sessions: of 30 s, of 31 s up to the last row before a kill, and of 1 s. The breaks are an hour.
+EVENTS = [
+    {"event": "started", "time": 10_000.0, "step": 0, "world": 1, "total_steps": 200},
+    {"event": "checkpoint", "time": 10_030.0, "step": 50, "world": 1, "checkpoint": "step_00000050"},
+    {"event": "resumed", "time": 13_630.0, "step": 50, "world": 1, "total_steps": 200},
+    {"event": "checkpoint_failed", "time": 13_650.0, "step": 75, "world": 1, "reason": HOSTILE, "failures": 1},
+    {"event": "resumed", "time": 17_261.0, "step": 50, "world": 2, "total_steps": 200},
+    {"event": "skipped", "time": 17_262.0, "step": 51, "world": 2, "loss_scale": 65536.0},
+]
 
 
 def make_run(folder, rows=100, reverse=True):
@@ -44,10 +47,12 @@ def make_run(folder, rows=100, reverse=True):
     config = config_from_dict({"model": {"dim": 32}, "data": {"root": HOSTILE}, "training": {"train_num_steps": 200}})
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "environment.json").write_text(json.dumps({"device": "CPU", "cpus": 2, "world_size": 1, HOSTILE: HOSTILE}))
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
     (folder / "log.txt").write_text(LOG + f"2026-01-02 12:00:02,000 {HOSTILE}\n")
     rest = {"loss_q2": None, "lr": 1e-4, "images_per_second": 64.0, "compile_seconds": 10.5, "skipped_steps": 0}
     (folder / "metrics.jsonl").write_text("".join(
-        json.dumps({"step": step, "loss": 2 / step, "loss_q1": 1 / step, "grad_norm": 1 + step % 3, **rest}) + "\n"
+        json.dumps({"step": step, "time": 9_980.0 + step if step <= 50 else 13_630 + 0.62 * (step - 50), "loss": 2 / step,
+                    "loss_q1": 1 / step, "grad_norm": 1 + step % 3, **rest}) + "\n"
         for step in range(1, rows + 1)))
     for step in (50, 100):
         visual.save_grid(np.random.default_rng(step).uniform(size=(4, 3, 8, 8)), folder / "samples" / f"step_{step:08d}.png")
@@ -88,11 +93,12 @@ def cards(page):
 
 
 def test_the_page_says_what_the_run_is_and_did(page):
-    assert cards(page) == {"Steps": "100", "Last loss": "0.0200", "Speed": "64.0", "Wall time": "1 min 03 s", "Device": "CPU",
+    assert cards(page) == {"Steps": "100", "Last loss": "0.0200", "Speed": "64.0", "Wall time": "1 min 02 s", "Device": "CPU",
                            "Parameters": "22"}
     assert "of 200" in page and "about 25.0 s to go" in page  # 100 steps of 16 images at 64 a second
     assert page.count("<svg") == 4 and page.count("data:image/png") == 2 and page.count("data:image/gif") == 1
     assert "step_00000050" in page and "step 110/200" in page
+    assert re.search(r"<tr><th>skipped</th><td>51</td><td>[-0-9: ]{19}</td><td>loss scale: 65536; ranks: 2</td></tr>", page)
     assert "<tr><th>model.dim</th><td><mark>32</mark></td><td>64</td></tr>" in page
     assert "<tr><th>dim</th><td><mark>32</mark></td></tr>" in page and "<tr><th>timesteps</th><td>1000</td></tr>" in page
 
@@ -118,7 +124,7 @@ def test_the_page_fetches_nothing(page):
 def test_nothing_that_a_run_holds_becomes_markup(page, run):
     found = Tags(page)
     assert "script" not in found.tags and not [a for a in found.attributes if a[1].startswith("on")]
-    assert page.count("&lt;script&gt;") >= 6  # title, heading, root, environment twice, log
+    assert page.count("&lt;script&gt;") >= 7  # title, heading, root, environment twice, an event, log
     assert "&lt;b&gt;&amp;amp;" in page
 
 
@@ -172,6 +178,7 @@ def test_a_page_of_a_run_that_is_still_writing(tmp_path):
     (run / "reverse.gif").write_bytes(b"GIF89a")
     (run / "environment.json").write_text('{"half a character": "\\ud800"}')
     (run / "log.txt").unlink()
+    (run / "events.jsonl").write_text('3\n[]\n{"event": "started", "time": "now", "step": 0}\n{"event": "started", "ti')
     shutil.rmtree(run / "checkpoints")
     visual.save_report(run, to_dict(Config()), to_dict(Config()), run / "report.html")
     page = (run / "report.html").read_text()
@@ -200,23 +207,55 @@ def test_the_report_needs_neither_mindspore_nor_pyplot_and_is_quick(run, tmp_pat
 
 
 def test_breaks_between_sessions_are_no_wall_time():
-    assert runs.seconds_at_work(LOG.splitlines()) == pytest.approx(30 + 31 + 1)
-    assert runs.seconds_at_work(["no date"]) is None
+    rows = [{"step": 74, "time": 13_661.0}, {"step": 80, "time": None}, {"step": 81}]
+    assert runs.seconds_at_work(EVENTS, rows) == pytest.approx(30 + 31 + 1)
+    assert runs.seconds_at_work(EVENTS, []) == pytest.approx(30 + 20 + 1)
+    assert runs.seconds_at_work([], rows) is None
+    assert runs.seconds_at_work(EVENTS[1:2], rows) is None  # no start
 
 
-def test_the_length_of_a_run_in_epochs_is_what_its_log_says(tmp_path):
+@pytest.mark.parametrize("line", ["", "3", "[]", "null", '{"event": "started"', '{"event": "started", "step": 1}', "[" * 10**5,
+                                  '{"event": "started", "time": NaN, "step": 1}', '{"event": "x", "time": 1e99, "step": 1}',
+                                  '{"event": "x", "time": 1, "step": 1e999}', '{"event": "x", "time": -1, "step": 1}'])
+def test_what_is_no_event_is_passed_over(line):
+    assert [event["step"] for event in runs.events_of(f'{json.dumps(EVENTS[0])}\n{line}\n{json.dumps(EVENTS[5])}')] == [0, 51]
+
+
+def test_the_length_of_a_run_in_epochs_is_what_its_events_say(tmp_path):
     training = {"train_num_steps": 7, "train_num_epochs": None}
-    assert runs.total_steps(training, LOG.splitlines()) == 7
+    assert runs.total_steps(training, EVENTS) == 7
     training["train_num_epochs"] = 3
-    assert runs.total_steps(training, LOG.splitlines()) == 200
-    assert runs.total_steps(training, ["2026-01-01 10:00:00,000 runs/a step/x is finished: 90 of 91 steps"]) == 91
-    assert runs.total_steps(training, ["nothing of it"]) is None
+    assert runs.total_steps(training, EVENTS) == 200
+    assert runs.total_steps(training, [*EVENTS, {**EVENTS[2], "total_steps": 91}]) == 91
+    assert runs.total_steps(training, [{**EVENTS[0], "total_steps": "many"}]) is None
     run, config = make_run(tmp_path / "run"), to_dict(Config())
     config["training"]["train_num_epochs"] = 3
     assert "100 of 200 steps</title>" in report.report_html(run, config, config)
-    (run / "log.txt").unlink()
+
+
+def test_of_a_run_that_was_made_before_there_were_events_the_page_says_what_is_not_known(tmp_path):
+    run, config = make_run(tmp_path / "run"), to_dict(Config())
+    (run / "events.jsonl").unlink()
+    config["training"]["train_num_epochs"] = 3
     page = report.report_html(run, config, config)
     assert "<title>run: 100 steps</title>" in page and "of 3 epochs" in page and "progressbar" not in page
+    assert cards(page)["Wall time"] == "not known" and "Not known: there is no events.jsonl" in page
+    assert "step 110/200" in page  # the log is shown, and not read
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}", b"\x02" + bytes(7) + b"[]",
+                                    (10**8).to_bytes(8, "little") + b'{"moment1.a": {"dtype": "F32", "shape": [9]}}'])
+def test_a_header_of_weights_that_claims_what_the_file_cannot_have_is_no_header(tmp_path, header):
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    folder.mkdir(parents=True)
+    (folder / "optimizer.safetensors").write_bytes(header)
+    tracemalloc.start()
+    assert runs.num_parameters(tmp_path) is None
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    claimed = json.dumps({"moment1.a": {"dtype": "F32", "shape": [2**61], "data_offsets": [0, 4]}}).encode()
+    (folder / "optimizer.safetensors").write_bytes(len(claimed).to_bytes(8, "little") + claimed + bytes(4))
+    assert runs.num_parameters(tmp_path) is None
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

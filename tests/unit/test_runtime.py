@@ -1,4 +1,4 @@
-"""Versions and the CPU guard."""
+"""Versions, caches, the CPU guard, and what is forced into an order."""
 
 import os
 import shutil
@@ -10,7 +10,9 @@ import mindspore as ms
 import pytest
 
 from ddpm_ms import runtime
+from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.errors import InputError
+from ddpm_ms.runtime import devices, graphs, start, versions
 
 
 @pytest.mark.parametrize(("package", "version", "message"), [
@@ -19,7 +21,7 @@ from ddpm_ms.errors import InputError
 ])
 def test_a_wrong_version_is_one_line(monkeypatch, package, version, message):
     installed = {"numpy": (1, 26, 4), "mindspore": (2, 10, 0), package: version}
-    monkeypatch.setattr(runtime, "_installed_version", installed.get)
+    monkeypatch.setattr(versions, "installed_version", installed.get)
     with pytest.raises(InputError, match=message) as error:
         runtime.check_versions()
     assert "\n" not in str(error.value)
@@ -32,10 +34,10 @@ import ctypes, os
 before = dict(os.environ)
 import ddpm_ms
 assert dict(os.environ) == before, "importing changed the environment"
-from ddpm_ms import runtime
+from ddpm_ms.runtime import cpu
 from ddpm_ms.ops.convolution import Conv2d
 Conv2d(1, 1, 3, 1, 1, has_bias=True)
-print(ctypes.CDLL(str(runtime._onednn())).dnnl_get_effective_cpu_isa())
+print(ctypes.CDLL(str(cpu.onednn())).dnnl_get_effective_cpu_isa())
 """
 
 
@@ -56,23 +58,21 @@ def test_native_convolutions_may_use_all_that_the_processor_has():
 
 
 def test_the_compile_cache_tells_devices_apart(monkeypatch):
-    of_cpu = runtime._graph_key({"dim": 8})
-    assert runtime._graph_key({"dim": 8}) == of_cpu != runtime._graph_key({"dim": 16})
-    monkeypatch.setattr(runtime, "device_target", lambda: "Ascend")
-    assert runtime._graph_key({"dim": 8}) != of_cpu
+    of_cpu = graphs.graph_key({"dim": 8})
+    assert graphs.graph_key({"dim": 8}) == of_cpu != graphs.graph_key({"dim": 16})
+    monkeypatch.setattr(graphs, "device_target", lambda: "Ascend")
+    assert graphs.graph_key({"dim": 8}) != of_cpu
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_revision_is_that_of_this_source_and_not_of_a_repository_around_it(tmp_path, monkeypatch):
+def test_a_revision_is_that_of_this_source_and_not_of_a_repository_around_it(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     commit = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"]
     subprocess.run(commit, check=True)
-    (tmp_path / "site" / "ddpm_ms").mkdir(parents=True)
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "site" / "ddpm_ms" / "runtime.py"))
-    assert runtime._git_revision() is None
-    (tmp_path / "ddpm_ms").mkdir()
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "ddpm_ms" / "runtime.py"))
-    assert len(runtime._git_revision()) == 12
+    (tmp_path / "site").mkdir()
+    assert versions.source_revision(tmp_path / "site") is None
+    assert len(versions.source_revision(tmp_path)) == 12
+    assert versions.source_revision(Path(runtime.__file__).parents[2]) == runtime.environment(runtime.current())["git"]
 
 
 def test_only_devices_are_tried_out_before_the_settings_that_a_cpu_reads_when_it_first_computes(monkeypatch):
@@ -81,5 +81,33 @@ def test_only_devices_are_tried_out_before_the_settings_that_a_cpu_reads_when_it
 
     monkeypatch.setattr(ms, "set_device", lambda *_: None)
     monkeypatch.setattr(ms.ops, "add", compute)
-    assert runtime._try_device("CPU") is None
-    assert runtime._try_device("Ascend") is not None
+    assert devices.try_device("CPU") is None
+    assert devices.try_device("Ascend") is not None
+
+
+@pytest.mark.parametrize(("environment", "expected"), [({"XDG_CACHE_HOME": "/var/tmp/c"}, "/var/tmp/c/ddpm_ms"),
+                                                      ({"XDG_CACHE_HOME": "", "HOME": "/home/a"}, "/home/a/.cache/ddpm_ms")])
+def test_caches_are_where_the_xdg_specification_puts_them(monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert runtime.cache_dir() == Path(expected)
+
+
+def test_setting_up_keeps_the_order_that_mindspore_forces(monkeypatch):
+    """Device, then the CPU's settings, which the first operator reads, then the other ranks; and nothing has computed by then."""
+    done = []
+    for module, name, result in ((start, "start_device", ("CPU", "a test")), (start.cpu, "tune", None),
+                                 (start.ranks, "join", (1, 2))):
+        monkeypatch.setattr(module, name, lambda *_, name=name, result=result: done.append(name) or result)
+    monkeypatch.setattr(start, "is_one_of_several", lambda: True)
+    monkeypatch.setattr(start.graphs, "_mode", "graph")
+    started = runtime.setup(RuntimeConfig(device="CPU", mode="pynative"))
+    assert done == ["start_device", "tune", "join"]
+    assert (started.rank, started.world, started.reason) == (1, 2, "a test")
+    assert not runtime.is_compiling() and runtime.compiled(len) is len
+
+
+def test_importing_the_room_needs_neither_numpy_nor_mindspore():
+    code = "import sys; sys.modules.update(numpy=None, mindspore=None); import ddpm_ms.runtime; ddpm_ms.Unet"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ModuleNotFoundError: import of mindspore" in done.stderr, done.stderr

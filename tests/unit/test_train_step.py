@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from ddpm_ms import EMA, GaussianDiffusion, runtime
+from ddpm_ms import EMA, GaussianDiffusion
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.models.recomputation import set_recompute
@@ -214,7 +214,7 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_a_window():
 
 def test_compiled_and_pynative_steps_agree(monkeypatch):
     graph = make_step()
-    monkeypatch.setattr(runtime, "_mode", "pynative")
+    monkeypatch.setattr("ddpm_ms.runtime.graphs._mode", "pynative")
     eager = make_step()
     assert eager.gradient == eager._gradient
     for n in range(2):

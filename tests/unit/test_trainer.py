@@ -11,7 +11,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tqdm import tqdm
 
 from ddpm_ms import GaussianDiffusion, Trainer, Unet, load_config, load_diffusion, rng
 from ddpm_ms.checkpoints import checkpoint
@@ -247,10 +246,16 @@ def test_a_stop_in_a_step_that_is_due_keeps_its_validation_loss_and_the_last_gri
     drawn = []
     monkeypatch.setattr(trainer.validation, "loss", lambda ema: 0.5)
     monkeypatch.setattr(trainer, "sample", lambda: drawn.append(trainer.step))
-    trainer._open_run()
-    for trainer.state.step in (2, 4):
+
+    def two_steps_and_a_signal(batches):
+        trainer.state.step += 2
         trainer.metrics.add(np.ones(6, np.float32), np.arange(6), None, 1.0)
-        trainer._after_step(tqdm(disable=True), stopping=True)
+        return True
+
+    monkeypatch.setattr(trainer, "_one_step", two_steps_and_a_signal)
+    trainer.describe()
+    trainer._loop()
+    trainer._loop()
     assert drawn == [4]
     assert [checkpoint.read(path).state["validation_loss"] for path in checkpoint.in_run(tmp_path)] == [0.5, 0.5]
 

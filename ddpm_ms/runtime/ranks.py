@@ -1,20 +1,37 @@
-"""What ranks tell each other outside of the optimizer step. Every rank must enter; with one process nothing happens."""
+"""Joining the other ranks, and what ranks tell each other outside of the optimizer step: every rank must enter; with one process
+nothing happens."""
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ddpm_ms.errors import InputError
-from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime.devices import Runtime
+
+if TYPE_CHECKING:  # at run time NumPy is imported where it is needed, after its version was checked
+    import numpy as np
+
+
+def join() -> tuple[int, int]:
+    """(rank, number of ranks), once all have come. msrun's scheduler process stays in here until they have gone."""
+    from mindspore.communication import get_group_size, get_rank, init
+
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        # Whoever signals a whole job means the workers: without the scheduler they could not finish their step.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    init()
+    return get_rank(), get_group_size()
 
 
 def gather(array: np.ndarray, runtime: Runtime) -> np.ndarray:
     """``array`` (float32 or int32, of one shape) of every rank, joined along its first axis in the order of the ranks."""
     if runtime.world == 1:
         return array
+    import numpy as np
     from mindspore import Tensor, ops
 
     return ops.AllGather()(Tensor(np.ascontiguousarray(array))).asnumpy()
@@ -58,6 +75,8 @@ class Shares:
 
         ``compute`` must take numbers past the end.
         """
+        import numpy as np
+
         return np.concatenate([gather(compute(batch), self.runtime) for batch in self.batches])[:self.count]
 
 
@@ -65,6 +84,7 @@ def broadcast_text(text: str, runtime: Runtime) -> str:
     """Rank 0's ``text``, on every rank."""
     if runtime.world == 1:
         return text
+    import numpy as np
     from mindspore import Tensor, ops
 
     def from_rank_0(numbers: Any) -> np.ndarray:
