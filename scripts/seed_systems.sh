@@ -72,12 +72,13 @@ done
 {
     echo "# The seed systems on digits"
     echo
-    echo "Written by \`scripts/seed_systems.sh\`: each system of [recipes.md](recipes.md) in its CPU variant, on scikit-learn's 1,797"
-    echo "digits of 8x8 pixels. Time: training on $(nproc) CPU cores, compilation included, other work on the machine not excluded."
-    echo "Recognised: share of 256 samples in which the quickstart's classifier sees one digit with p >= 0.9. Distance: Fréchet"
-    echo "distance to the training digits in that classifier. PASSED: at least 80 % recognised, all ten digits, and at most twice"
-    echo "the distance of real digits. Real digits: $(cat "$runs/real"). What FAILED stands here as it came."
-    echo "The row that begins with ... is the run above it, drawn otherwise; RUN is that run."
+    echo "Written by \`scripts/seed_systems.sh\`: the CPU variant of each system in [recipes.md](recipes.md), trained on"
+    echo "scikit-learn's 1,797 digits of 8x8 pixels. Time: training on $(nproc) CPU cores, compilation included; other work may have"
+    echo "run on the machine. Recognised: the share of 256 samples in which the quickstart's classifier sees one digit with"
+    echo "p >= 0.9. Distance: the Fréchet distance to the training digits in that classifier's features. PASSED: at least 80 %"
+    echo "recognised, all ten digits, and at most twice the distance of real digits. Real digits: $(cat "$runs/real")."
+    echo "Systems that FAILED are shown as they came out. A row that begins with ... samples the run above it in another way;"
+    echo "RUN is that run."
     echo
     echo "| command | time | recognised | distance | verdict | 64 samples |"
     echo "| --- | --- | --- | --- | --- | --- |"
