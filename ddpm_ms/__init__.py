@@ -31,7 +31,7 @@ _PUBLIC = {
     "register_metric": "ddpm_ms.parts",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604  texts all of them
 
 
 def __getattr__(name: str):

@@ -124,11 +124,11 @@ def judge(data: str, seed: int, out: Path, count: int) -> None:
     from ddpm_ms.evaluation import classifier_judge
 
     judged = None
-    for name in ROWS:
+    for name, weights in ROWS.items():
         path = row_file(folder, name, count)
         if path.exists():
             continue
-        diffusion, config, step = load(folder, *ROWS[name])
+        diffusion, config, step = load(folder, *weights)
         drawn = np.concatenate([diffusion.sample(BATCH, first_index=first, seed=1, sampler="ddim", steps=50)
                                 for first in range(0, count, BATCH)])[:count]
         judged = judged or classifier_judge(config.data)

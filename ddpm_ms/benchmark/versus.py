@@ -31,6 +31,7 @@ class Side:
                                         stderr=subprocess.DEVNULL)
 
     def ask(self, what: str) -> float:
+        """Seconds that one piece of work took it."""
         time.sleep(PAUSE)
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
@@ -40,15 +41,18 @@ class Side:
         return float(answer)
 
     def close(self) -> None:
+        """End the process."""
         self.process.stdin.close()
         self.process.wait()
 
 
 def ours(case: str) -> Side:
+    """This package's side of a case."""
     return Side([sys.executable, "-m", "ddpm_ms.benchmark.work", case])
 
 
 def theirs(python: str, name: str) -> Side:
+    """The peer's side of a case."""
     case = CASES[name]
     mults = ",".join(map(str, case.dim_mults))
     return Side([python, str(PEER), f"{case.dim}:{mults}:{case.channels}:{case.size}:{case.batch}"])
@@ -93,6 +97,7 @@ def start_up() -> dict[str, float]:
 
 
 def table(rows: list[dict]) -> str:
+    """Markdown: a line for each row of `compare`."""
     lines = ["| case | work | ours, s | peer, s | ours / peer | peak memory, MiB |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         lines.append(f"| {row['case']} | {row['kind']} | {row['ours_s']:.4f} | {row['peer_s']:.4f} | {row['ratio']:.2f} | "
@@ -101,6 +106,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
+    """Compare all cases that the command line names, and write JSON, chart and table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))

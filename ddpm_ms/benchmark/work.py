@@ -60,6 +60,7 @@ class Work:
         self.batches_ahead = prefetch(self._from_files, itertools.count())
 
     def train(self) -> None:
+        """One optimizer step on images that are there."""
         self._train(*self.batches.step(self.step))
 
     def train_load(self) -> None:
@@ -99,14 +100,17 @@ class Work:
         self.step += 1
 
     def eval(self) -> None:
+        """One evaluation of the network."""
         self.diffusion.set_train(False)
         self.diffusion.network_graph()(self.x, self.t, None, None).asnumpy()
 
     def sample(self) -> None:
+        """Draw a batch of images."""
         self.diffusion.sample(SAMPLED, sampler="ddim", steps=SAMPLING_STEPS, seed=0)
 
 
 def seconds(work: Callable[[], None]) -> float:
+    """How long ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -43,10 +44,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """Optimizer steps done."""
         return self.state["step"]
 
     @property
     def config(self) -> Config:
+        """Of the run; `InputError` where it cannot be read."""
         try:
             return config_of_run(self.state["config"])
         except InputError as error:
@@ -195,7 +198,7 @@ def _validation_loss(path: Path) -> float | None:
         loss = _read_state(path).get("validation_loss")
     except InputError:  # damaged: not the best
         return None
-    return loss if isinstance(loss, float) and loss == loss else None
+    return loss if isinstance(loss, float) and not math.isnan(loss) else None
 
 
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:

@@ -293,7 +293,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     runtime: RuntimeConfig = RuntimeConfig()
-    model: NetworkConfig = Field(default_factory=lambda: network_section(DEFAULT_NETWORK)())
+    # Not before it is asked for: the section comes with the network, which imports MindSpore.
+    model: NetworkConfig = Field(default_factory=lambda: network_section(DEFAULT_NETWORK)())  # noqa: PLW0108
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()

@@ -130,6 +130,7 @@ class ArrayDataset(RandomAccessDataset):
         self._images = images
 
     def load(self, indices: Sequence[int]) -> np.ndarray:
+        """See `RandomAccessDataset.load`."""
         images = self._images[self._rows[list(indices)]]
         return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
 
@@ -158,6 +159,7 @@ class EncodedDataset(RandomAccessDataset):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def load(self, indices: Sequence[int]) -> np.ndarray:
+        """See `RandomAccessDataset.load`; an image that cannot be read is as ``on_error`` says."""
         found = self._read(indices)
         return np.stack([self._instead(i, x) if isinstance(x, InputError) else x for i, x in zip(indices, found)])
 

@@ -23,7 +23,7 @@ _mode = "graph"
 
 def use(mode: str) -> None:
     """From here on `compiled` makes graphs ("graph"), or nothing ("pynative")."""
-    global _mode
+    global _mode  # noqa: PLW0603
     _mode = mode
 
 

@@ -90,14 +90,14 @@ def stratified(sampler: TimestepSampler, generator: np.random.Generator, count: 
 
 
 def log_normal(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
-    """t such that the logarithm of sigma = sqrt(1 / SNR) is normal with mean -1.2 and deviation 1.2 (EDM, arXiv:2206.00364,
+    """Draw t such that the logarithm of sigma = sqrt(1 / SNR) is normal with mean -1.2 and deviation 1.2 (EDM, arXiv:2206.00364,
     table 1): mostly where images take shape. The losses are not divided by this density, so it acts as a weight as well; EDM's
     own loss is pred_v with loss_weight "none"."""
     return np.minimum(np.searchsorted(sampler.cumulative, generator.random(count), "right"), sampler.timesteps - 1), None
 
 
 def loss_second_moment(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
-    """t with probability proportional to the root mean square of its last ten losses, and each loss divided by T times that
+    """Draw t with probability proportional to the root mean square of its last ten losses, and each loss divided by T times that
     probability (Improved DDPM, arXiv:2102.09672, section 3.3). Uniform until every t has ten."""
     if not (sampler.counts == HISTORY).all():
         return generator.integers(0, sampler.timesteps, count), np.ones(count, np.float32)
