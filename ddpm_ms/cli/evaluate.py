@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Add ``evaluate``."""
     command = commands.add_parser("evaluate", parents=[trained_parent(), device_parent()], help="judge a checkpoint")
     command.add_argument("--metric", default="classifier", metavar="NAME", choices=METRICS,
-                         help="%(choices)s (default: %(default)s); docs/quality.md says what each tells")
+                         help="%(choices)s (default: %(default)s); docs/pictures.md says what each tells")
     command.add_argument("--num-images", "-n", type=int, help="how many images to judge by (default: the metric's own number)")
     command.set_defaults(run=evaluate)
 

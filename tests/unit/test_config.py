@@ -1,11 +1,26 @@
 """Recipes: reading, inheriting, overriding, refusing."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ddpm_ms.config import Config, config_from_dict, config_of_run, differences, load_config, load_run_config, to_dict, to_yaml
+from ddpm_ms.config import (
+    Config,
+    SamplingConfig,
+    config_from_dict,
+    config_of_run,
+    differences,
+    load_config,
+    load_run_config,
+    override_section,
+    replace,
+    to_dict,
+    to_yaml,
+)
 from ddpm_ms.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))
@@ -100,6 +115,74 @@ def test_an_older_run_is_read_as_what_it_was_trained_with(tmp_path, recorded, na
         assert (config.diffusion.loss_weight, config.diffusion.p2_loss_weight_gamma) == (name, gamma)
         assert (config.training.ema_decay, config.training.ema_update_every, config.diffusion.timesteps) == (0.995, 10, 7)
     assert load_run_config(_written(tmp_path, config)) == config
+
+
+@pytest.mark.parametrize(("recorded", "read"), [
+    ({"sampling": {"sampler": "heun", "eta": 0.0, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "heun", "eta": None, "variance": None}}),
+    ({"sampling": {"sampler": "ddim", "eta": 0.5, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "ddim", "eta": 0.5, "variance": None}}),
+    ({"sampling": {"sampler": "ddpm", "eta": 0.0, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "ddpm", "eta": None, "variance": "fixed_large"}}),
+    ({"sampling": {"sampler": "euler", "eta": 0.7}}, {"sampling": {"sampler": "ddim", "eta": 0.0}}),
+    ({"training": {"optimizer": "adamw", "weight_decay": 0.1, "amp_level": "O3"}},
+     {"training": {"weight_decay": 0.1, "amp_level": "O2"}}),
+    ({"model": {"name": "unet", "learned_sinusoidal_cond": True, "random_fourier_features": False, "learned_sinusoidal_dim": 8}},
+     {"model": {"name": "unet", "time_embedding": "learned_fourier", "fourier_dim": 8}}),
+    ({"model": {"learned_sinusoidal_cond": True, "random_fourier_features": True}},
+     {"model": {"name": "unet", "time_embedding": "random_fourier", "fourier_dim": 16}}),
+    # The keys of all networks, as they were recorded before each network had its own.
+    ({"model": {"name": "unet", "time_embedding": "learned", "down": "pool", "residual": True, "learned_sinusoidal_cond": False,
+                "random_fourier_features": False}}, {"model": {"name": "unet", "time_embedding": "sinusoidal"}}),
+    ({"model": {"name": "simple_unet", "time_embedding": "learned", "dropout": 0.1, "learned_sinusoidal_cond": False,
+                "learned_sinusoidal_dim": 16}}, {"model": {"name": "simple_unet", "time_embedding": "learned"}}),
+    ({"model": {"name": "custom", "dropout": 0.1, "down": "pool"}}, {"model": {"name": "custom"}}),
+])
+def test_what_an_older_run_recorded_is_read_in_todays_keys(recorded, read):
+    assert config_of_run(recorded) == config_from_dict(read)
+    assert config_of_run(to_dict(config_of_run(recorded))) == config_from_dict(read)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("sampling.sampler=euler", "sampling.sampler is 'euler', allowed: ddim with eta 0"),
+    ("training.amp_level=O3", "training.amp_level is 'O3', allowed: O2"),
+    ("training.optimizer=adamw", "unknown key 'training.optimizer', allowed: weight_decay"),
+    ("model.learned_sinusoidal_cond=true", "key 'model.learned_sinusoidal_cond', allowed: time_embedding: learned_fourier"),
+    ("model.random_fourier_features=true", "key 'model.random_fourier_features', allowed: time_embedding: random_fourier"),
+    ("model.learned_sinusoidal_dim=8", "unknown key 'model.learned_sinusoidal_dim', allowed: fourier_dim"),
+    ("model.name=untt", "model.name is 'untt', allowed: unet, simple_unet, tiny_unet, did you mean 'unet'?"),
+    ("model.name=my_package.net:Net", r"allowed: unet, simple_unet, tiny_unet \(ddpm_ms.register_network adds one of your own\)"),
+    ("model.down=pool", "model.down is 'pool', which unet does not take but simple_unet, allowed: name, dim, "),
+])
+def test_an_old_spelling_is_refused_by_a_line_that_names_the_new_one(tmp_path, override, message):
+    (tmp_path / "c.yaml").write_text("")
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml", [override])
+
+
+def test_what_is_wrong_elsewhere_is_said_before_a_network_is_imported(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {name: unet}\nsampling: {stepz: 3}\ndata: {name: mnits}\n")
+    code = ("import sys\nfrom ddpm_ms.config import load_config\n"
+            "try:\n    load_config('c.yaml', sys.argv[1:])\n"
+            "except ValueError as error:\n    print(error, 'mindspore' in sys.modules)")
+    for override, message in (("sampling={}", "unknown key 'sampling.stepz', did you mean 'steps'? False"),
+                              ("modle.dim=3", "unknown key 'modle', did you mean 'model'? False")):
+        done = subprocess.run([sys.executable, "-c", code, override], capture_output=True, text=True, cwd=tmp_path,
+                              env={**os.environ, "PYTHONPATH": str(CONFIGS[0].parents[1])})
+        assert done.stdout.strip() == message, done.stderr
+
+
+def test_an_option_that_the_sampler_does_not_take_is_refused_only_where_it_is_said_of_it():
+    recorded = SamplingConfig(sampler="ddim", eta=0.5)
+    assert override_section(recorded, {"sampler": "heun"}) == SamplingConfig(sampler="heun")
+    assert override_section(recorded, {"steps": "7"}).eta == 0.5 and replace(recorded, sampler="ddim").eta == 0.5
+    for values in ({"sampler": "heun", "eta": "0.5"}, {"sampler": "ddpm", "eta": "0.0"}):
+        with pytest.raises(InputError, match=r"sampling.eta is 0\.\d, which \w+ does not take but ddim, allowed: null"):
+            override_section(recorded, values)
+    with pytest.raises(InputError, match=r"sampling\.variance is 'fixed_large', which ddim does not take but ddpm"):
+        SamplingConfig(variance="fixed_large")
+    with pytest.raises(InputError, match=r"sampling\.sampler is 'hen', allowed: .*, did you mean 'heun'?"):
+        override_section(recorded, {"sampler": "hen"})
 
 
 def _written(folder, config):

@@ -131,6 +131,16 @@ def test_ddim_with_eta_1_and_all_steps_is_ddpm_with_the_small_variance(tiny_unet
     assert np.abs(ddim - diffusion.sample(2, sampler="ddpm", variance="fixed_large", seed=3)).max() > 1e-2
 
 
+def test_the_default_eta_is_that_of_samplers_that_take_one(tiny_unet):
+    diffusion = GaussianDiffusion(tiny_unet(), image_size=4, timesteps=50, ddim_sampling_eta=1.0)
+    how = dict(seed=3, steps=5)
+    np.testing.assert_array_equal(diffusion.sample(2, **how), diffusion.sample(2, sampler="ddim", eta=1.0, **how))
+    assert np.abs(diffusion.sample(2, **how) - diffusion.sample(2, sampler="ddim", eta=0.0, **how)).max() > 1e-2
+    diffusion.sample(2, sampler="heun", **how)
+    with pytest.raises(InputError, match=r"sampling\.eta is 0\.5, which heun does not take but ddim, allowed: null"):
+        diffusion.sample(2, sampler="heun", eta=0.5, **how)
+
+
 def test_an_image_depends_on_its_seed_and_number_and_not_on_the_batch(tiny_unet):
     diffusion = GaussianDiffusion(tiny_unet(self_condition=True), image_size=4, timesteps=20)
     whole = diffusion.sample(5, seed=7, sampler="ddpm")

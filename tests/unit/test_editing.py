@@ -99,6 +99,7 @@ def test_inpainting_keeps_known_pixels_exactly_and_draws_the_others(diffusion, i
     mask[:2] = 1
     how = dict(steps=20, jump_length=5, resamplings=2, seed=0)
     drawn = diffusion.inpaint(images, mask, **how)
+    np.testing.assert_array_equal(diffusion.inpaint(images, mask, sampler="heun", variance="fixed_small", **how), drawn)
     np.testing.assert_array_equal(drawn[:, :, :2], images[:, :, :2])
     assert np.abs(drawn[:, :, 2:] - images[:, :, 2:]).mean() > 0.05
     many = diffusion.inpaint(images[:1], mask, batch_size=64, **{**how, "steps": 100})

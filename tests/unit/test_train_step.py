@@ -135,7 +135,7 @@ def test_the_average_is_the_network_itself_after_its_first_update():
 
 @pytest.mark.parametrize("sigma_rel", [0, 0.009, 0.29, -1])
 def test_a_profile_that_no_power_function_has_is_refused(sigma_rel):
-    with pytest.raises(InputError, match=f"ema_sigma_rel is {sigma_rel}, allowed: 0.01 to 0.28"):
+    with pytest.raises(InputError, match=f"ema_sigma_rel is {float(sigma_rel)}, allowed: 0.01 to 0.28"):
         EMA(Linear(), sigma_rel=sigma_rel)
 
 
