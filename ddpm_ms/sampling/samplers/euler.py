@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Callable, Iterator, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.order import converges
 
 
+@converges(order=1)
 def sample_euler(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """dx/dsigma = eps in the coordinates x / alpha, sigma / alpha (arXiv:2206.00364, equation 4); order 1.
 
