@@ -15,6 +15,7 @@ import numpy as np
 from ddpm_ms.diffusion.objectives import Prediction, noise_from_start
 from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
 from ddpm_ms.parts import SAMPLERS
+from ddpm_ms.sampling.samplers.order import order_of
 from ddpm_ms.sampling.spacing import sampling_steps
 
 
@@ -88,7 +89,7 @@ def drift(name: str, steps: int, spacing: str = "linspace", timesteps: int = 100
     """
     schedule = create_schedule("cosine", timesteps)
     visited = sampling_steps(schedule, steps, spacing)
-    stochastic = is_stochastic(name)
+    stochastic = order_of(SAMPLERS[name]) is None
     x = np.random.default_rng(1).standard_normal((100_000 if stochastic else 2_000, IMAGES.means.shape[1]))
     result, evaluations = run(name, IMAGES, schedule, visited, x)
     exact = IMAGES.deviations[0] if stochastic else IMAGES.flow(x, schedule, visited[0], -1)
@@ -96,28 +97,16 @@ def drift(name: str, steps: int, spacing: str = "linspace", timesteps: int = 100
     return float(np.sqrt((error**2).mean())), evaluations
 
 
-def is_stochastic(name: str) -> bool:
-    """Whether a sampler asks for noise, as it is called without options."""
-    asked, schedule = [], create_schedule("cosine", 1000)
-
-    def noise(transition: int) -> np.ndarray:
-        asked.append(transition)
-        return np.zeros((1, IMAGES.means.shape[1]))
-
-    list(SAMPLERS[name](IMAGES.denoiser(schedule), noise(-1), [900, 600, 300, -1], schedule, noise))
-    return len(asked) > 1
-
-
 def table() -> str:
     """Markdown: each sampler's evaluations and drift at 10, 20 and 50 steps."""
-    rows = ["| sampler | NFE at 10 / 20 / 50 steps | drift, linspace | drift, karras | drift, log_snr |",
-            "| --- | --- | --- | --- | --- |"]
+    rows = ["| sampler | order | NFE at 10 / 20 / 50 steps | drift, linspace | drift, karras | drift, log_snr |",
+            "| --- | --- | --- | --- | --- | --- |"]
     for name in SAMPLERS:
         columns = [[drift(name, steps, spacing) for steps in (10, 20, 50)]
                    for spacing in ("linspace", "karras", "log_snr")]
         evaluations = " / ".join(str(count) for _, count in columns[0])
         errors = [" / ".join(f"{error:.4f}" for error, _ in column) for column in columns]
-        rows.append(f"| `{name}` | {evaluations} | {' | '.join(errors)} |")
+        rows.append(f"| `{name}` | {order_of(SAMPLERS[name]) or 'SDE'} | {evaluations} | {' | '.join(errors)} |")
     return "\n".join(rows)
 
 

@@ -10,5 +10,7 @@ transition:
 - ``noise(i)`` is standard normal noise for the i-th transition, like ``x``; deterministic samplers never call it.
 - ``options`` are the sampler's own: its keyword-only parameters, each a key of `SamplingConfig`.
 
+A sampler of an ODE declares by `converges` at which order it converges.
+
 They use nothing but arithmetic, so they run on MindSpore tensors and, as the tests do, on float64 arrays.
 """

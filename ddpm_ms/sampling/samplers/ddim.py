@@ -6,8 +6,10 @@ import math
 from typing import Any, Callable, Iterator, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.order import converges
 
 
+@converges(order=1)
 def sample_ddim(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable, *,
                 eta: float = 0.0) -> Iterator[Any]:
     """Move from t to s along x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s - sigma^2) eps + sigma z (arXiv:2010.02502, equation 12).

@@ -6,8 +6,10 @@ import math
 from typing import Any, Callable, Iterator, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.order import converges
 
 
+@converges(order=2)
 def sample_dpmpp_2m(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """DPM-Solver++(2M) (arXiv:2211.01095, algorithm 2), deterministic, order 2."""
     return _multistep(denoise, x, steps, schedule, noise, stochastic=0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Callable, Iterator, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.order import converges
 
 
+@converges(order=2)
 def sample_heun(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """Euler's step, then again with the mean of the slopes at both ends (arXiv:2206.00364, algorithm 1, no churn); order 2.
 

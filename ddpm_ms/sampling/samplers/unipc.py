@@ -6,6 +6,7 @@ import math
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule
+from ddpm_ms.sampling.samplers.order import converges
 
 
 class _Step(NamedTuple):
@@ -19,10 +20,12 @@ class _Step(NamedTuple):
     before: Any  # difference of x0 to the evaluation before, per unit of h; None in the first step
 
 
+@converges(order=3)
 def sample_unipc(denoise: Callable, x: Any, steps: Sequence[int], schedule: NoiseSchedule, noise: Callable) -> Iterator[Any]:
     """UniPC of order 2 on x0, with B(h) = exp(h) - 1 (arXiv:2302.04867, algorithms 5 and 7 and equation 12, "bh2").
 
-    One evaluation a step. Steps of infinite length are of first order and are not corrected.
+    The corrector adds an order to the predictor's two (theorem 3.1). One evaluation a step. Steps of infinite length are of
+    first order and are not corrected.
     """
     step = None
     for t, s in zip(steps, steps[1:]):
