@@ -8,12 +8,17 @@ import numpy as np
 
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.data.datasets import ArrayDataset, check_labels
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, needed
 
 
 def load_digits() -> ArrayDataset:
-    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits")."""
-    from sklearn.datasets import load_digits as sklearn_digits
+    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits").
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    with needed("scikit-learn", "the digits are scikit-learn's"):
+        from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
     return ArrayDataset((digits.images / 16).astype(np.float32), 1, digits.target, [str(k) for k in range(10)])

@@ -11,7 +11,7 @@ import numpy as np
 from ddpm_ms.data.datasets import FileDataset
 from ddpm_ms.data.images import find_images
 from ddpm_ms.data.official import HOW_TO_GET, find, warn_if_not
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, needed
 
 FLOWER_CLASSES = 102
 
@@ -106,7 +106,8 @@ def load_flowers(root: Path, *arguments: Any) -> FileDataset:
 
 
 def _flower_labels(path: Path) -> np.ndarray:
-    from scipy.io import loadmat
+    with needed("scipy", f"{path} is a MATLAB file"):
+        from scipy.io import loadmat
 
     try:
         labels = np.asarray(loadmat(path)["labels"]).ravel().astype(np.int64) - 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, needed
 from ddpm_ms.evaluation.frechet import frechet_distance
 
 log = logging.getLogger("ddpm_ms")
@@ -92,11 +92,12 @@ class ClassifierJudge:
         cache: the directory to keep the weights in; None keeps nothing.
 
     Raises:
-        InputError: fewer than two classes, or a class with fewer than two images.
+        InputError: fewer than two classes, a class with fewer than two images, or scikit-learn is not installed.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, cache: Path | None = None) -> None:
-        from sklearn.model_selection import train_test_split
+        with needed("scikit-learn", "samples are judged by a classifier of scikit-learn's"):
+            from sklearn.model_selection import train_test_split
 
         self.classes, counts = np.unique(labels, return_counts=True)
         if len(self.classes) < 2 or counts.min() < 2:
