@@ -21,7 +21,7 @@ done
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 
 data=("$@")

@@ -11,7 +11,7 @@ fail() {
 # The active Python if it has the package (a cluster's own environment), else .venv.
 use_package() {
     if ! python -c 'import importlib.metadata as m; m.version("ddpm_ms"), m.version("mindspore")' >/dev/null 2>&1; then
-        install_package ""
+        install_package "[digits,evaluate]"
     fi
 }
 

@@ -10,12 +10,17 @@ from ddpm_ms.config import DataConfig
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.data.datasets import ArrayDataset, check_labels
 from ddpm_ms.data.official import path_of
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, needed
 
 
 def digits(config: DataConfig | None = None) -> ArrayDataset:
-    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits")."""
-    from sklearn.datasets import load_digits
+    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits").
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    with needed("scikit-learn", "the digits are scikit-learn's"):
+        from sklearn.datasets import load_digits
 
     found = load_digits()
     return ArrayDataset((found.images / 16).astype(np.float32), 1, found.target, [str(k) for k in range(10)])

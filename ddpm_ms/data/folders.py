@@ -12,7 +12,7 @@ from ddpm_ms.config import DataConfig
 from ddpm_ms.data.datasets import FileDataset
 from ddpm_ms.data.images import find_images
 from ddpm_ms.data.official import Published, path_of
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, needed
 
 CELEBA = Published("celeba", "download img_align_celeba.zip and list_eval_partition.txt from "
                    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, unpack the first, and set data.root to the folder that "
@@ -120,7 +120,8 @@ def flowers102(config: DataConfig) -> FileDataset:
 
 
 def _flower_labels(path: Path) -> np.ndarray:
-    from scipy.io import loadmat
+    with needed("scipy", f"{path} is a MATLAB file"):
+        from scipy.io import loadmat
 
     try:
         labels = np.asarray(loadmat(path)["labels"]).ravel().astype(np.int64) - 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpm_ms.config import DataConfig
 from ddpm_ms.data import create_dataset
-from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.errors import InputError, check_range, needed
 from ddpm_ms.evaluation.frechet import frechet_distance
 from ddpm_ms.evaluation.subject import Subject
 from ddpm_ms.runtime import cache_dir
@@ -100,11 +100,12 @@ class ClassifierJudge:
         cache: the directory to keep the weights in; None keeps nothing.
 
     Raises:
-        InputError: fewer than two classes, or a class with fewer than two images.
+        InputError: fewer than two classes, a class with fewer than two images, or scikit-learn is not installed.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, cache: Path | None = None) -> None:
-        from sklearn.model_selection import train_test_split
+        with needed("scikit-learn", "samples are judged by a classifier of scikit-learn's"):
+            from sklearn.model_selection import train_test_split
 
         self.classes, counts = np.unique(labels, return_counts=True)
         if len(self.classes) < 2 or counts.min() < 2:

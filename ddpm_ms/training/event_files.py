@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import needed
 
 log = logging.getLogger("ddpm_ms")
 
 
 def check_installed() -> None:
     """Raise `InputError` unless there is a writer of event files."""
-    try:
+    with needed("tensorboardX", "training.tensorboard is True"):
         import tensorboardX  # noqa: F401
-    except ImportError:
-        raise InputError("training.tensorboard is True, but tensorboardX is not installed: pip install tensorboardX") from None
 
 
 class EventFiles:

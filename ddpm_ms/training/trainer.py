@@ -138,7 +138,7 @@ class Trainer:
                 log.info("training %s", self.run_dir)
             self.resume()
             if self.step < self.total_steps:
-                with self._told():
+                with self._recorded():
                     self._loop()
             if self.step < self.total_steps:
                 log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
@@ -258,7 +258,7 @@ class Trainer:
         self._progress.show(row)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _recorded(self) -> Iterator[None]:
         """events.jsonl says how the block began and ended."""
         began = "resumed" if self.step else "started"
         self.directory.event(began, self.step, total_steps=self.total_steps)

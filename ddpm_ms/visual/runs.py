@@ -123,7 +123,7 @@ def seconds_at_work(events: Sequence[dict[str, Any]], rows: Sequence[dict[str, A
     for row in rows:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             moments.append(_moment(row))
-    ends = [max(moment for moment in moments if start <= moment < following)
+    ends = [max((moment for moment in moments if start <= moment < following), default=start)
             for start, following in zip(starts, (*starts[1:], float("inf")))]
     return sum(ends) - sum(starts)
 

@@ -26,6 +26,7 @@ from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_ya
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
+from ddpm_ms.visual import report, runs
 
 ROOT = Path(__file__).parents[2]
 QUICK, NIGHTLY = 500, 10_000
@@ -333,6 +334,29 @@ def test_of_many_checkpoints_the_newest_good_one_is_found_whatever_the_others_ar
     (folder / "step_00000008").symlink_to("step_00000008")
     *damaged, found = checkpoint.latest(tmp_path)
     assert found.step == 2 and len(damaged) == 3
+
+
+# What a run leaves beside its checkpoints: read by the report, of runs that may still be writing.
+
+@both_sets
+def test_harmed_events_and_weights_of_a_run_that_is_reported(tmp_path, cases):
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    folder.mkdir(parents=True)
+    lines = [{"event": event, "time": 1.75e9 + k, "step": k, "world": 1, "total_steps": 9}
+             for k, event in enumerate(("started", "skipped", "resumed", "finished"))]
+    events = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    rows = [{"step": 1, "time": 1.75e9 + 1.5}]
+
+    def read_events():
+        found = runs.read_events(tmp_path)
+        seconds = runs.seconds_at_work(found, rows)
+        assert seconds is None or 0 <= seconds < 1e11
+        runs.total_steps({"train_num_epochs": 1}, found)
+        [report._shown_event(event) for event in found]
+
+    assert each_harmed(cases, [events], tmp_path / "events.jsonl", read_events) == cases
+    weights = save({"moment1.a": np.zeros((3, 5), np.float32), "moment2.a": np.zeros((3, 5), np.float32)})
+    assert each_harmed(cases, [weights], folder / "optimizer.safetensors", lambda: runs.num_parameters(tmp_path)) == cases
 
 
 # Images and arrays.

@@ -210,6 +210,7 @@ def test_breaks_between_sessions_are_no_wall_time():
     rows = [{"step": 74, "time": 13_661.0}, {"step": 80, "time": None}, {"step": 81}]
     assert runs.seconds_at_work(EVENTS, rows) == pytest.approx(30 + 31 + 1)
     assert runs.seconds_at_work(EVENTS, []) == pytest.approx(30 + 20 + 1)
+    assert runs.seconds_at_work([EVENTS[0], *EVENTS], []) == pytest.approx(30 + 20 + 1)  # begun twice in the same moment
     assert runs.seconds_at_work([], rows) is None
     assert runs.seconds_at_work(EVENTS[1:2], rows) is None  # no start
 

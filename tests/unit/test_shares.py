@@ -1,10 +1,10 @@
 """Sharing a count of images out over ranks."""
 
 import numpy as np
+from ddpm_ms.collectives import Shares
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_ms.collectives import Shares
 from ddpm_ms.runtime import Runtime
 
 

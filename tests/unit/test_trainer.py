@@ -19,6 +19,8 @@ from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.models.precision import resolve_precision
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training.metrics import Metrics
+from ddpm_ms.training.run_directory import RunDirectory
+from ddpm_ms.visual import runs
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,17 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     end = contents(whole, 4)
     assert (end["ema.safetensors"]["init_conv.weight"] != end["model.safetensors"]["init_conv.weight"]).any()
 
+    # events.jsonl tells the same story.
+    told = [json.loads(line) for line in (parts / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["step"]) for event in told] == [
+        ("started", 0), ("checkpoint", 2), ("finished", 2), ("resumed", 2), ("checkpoint", 3), ("stopped", 3),
+        ("resumed", 3), ("checkpoint", 4), ("finished", 4)]
+    assert (told[0]["total_steps"], told[3]["total_steps"], told[5]["by"]) == (2, 4, "SIGTERM")
+    assert told[4]["checkpoint"] == "step_00000003" and all(event["world"] == 1 for event in told)
+    times = [event["time"] for event in told]
+    assert times == sorted(times) and theirs[0]["time"] <= times[1] <= theirs[1]["time"]
+    assert 0 < runs.seconds_at_work(told, theirs) <= times[-1] - times[0]
+
     # The checkpoint alone is enough to sample.
     diffusion, found = load_diffusion(parts)
     assert found.step == 4 and found.config == load_config(parts / "config.yaml")
@@ -120,9 +133,9 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     assert (parts / "metrics.jsonl").read_text() == rows
 
     # Finished: nothing is done again.
-    before = (whole / "metrics.jsonl").stat().st_mtime_ns
+    before = [(whole / name).stat().st_mtime_ns for name in ("metrics.jsonl", "events.jsonl")]
     make_trainer(whole).train()
-    assert (whole / "metrics.jsonl").stat().st_mtime_ns == before
+    assert [(whole / name).stat().st_mtime_ns for name in ("metrics.jsonl", "events.jsonl")] == before
 
     # Another configuration is refused, with the keys that differ.
     with pytest.raises(InputError, match=r"holds another run \(training.train_lr: 0.001 -> 0.01\)"):
@@ -165,6 +178,8 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_three_in_a_row_s
     monkeypatch.undo()
     trainer.save()
     assert checkpoint.read(tmp_path / "checkpoints" / "step_00000003").step == 3
+    assert [(event["event"], event["step"], event.get("failures")) for event in runs.read_events(tmp_path)] == [
+        ("checkpoint", 0, None), *[("checkpoint_failed", step, step) for step in (1, 2, 3)], ("checkpoint", 3, None)]
 
 
 def test_a_run_directory_of_another_version_is_refused(make_trainer, tmp_path):
@@ -206,6 +221,8 @@ def test_half_precision_trains_as_float32_does_and_an_overflow_changes_nothing(m
     half.state.loss_scale.value = 2.0**40  # overflows: the first attempts must leave no trace
     half.train()
     assert half.state.skipped_steps >= 8 and half.state.loss_scale.value == 2.0**40 / 2**half.state.skipped_steps
+    skipped = [event for event in runs.read_events(tmp_path / "fp16") if event["event"] == "skipped"]
+    assert [event["loss_scale"] for event in skipped] == [2.0**(40 - k) for k in range(half.state.skipped_steps)]
     for (name, ours), theirs in zip(half.model.parameters_and_names(), exact.model.get_parameters()):
         assert ours.dtype == ms.float32
         assert np.abs(ours.asnumpy() - theirs.asnumpy()).mean() < 2e-4, name  # three steps of Adam moved each by up to 3e-3
@@ -367,6 +384,21 @@ def test_rows_of_metrics_survive_a_full_disk_and_bytes_that_are_no_text(tmp_path
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_an_event_after_half_a_line_or_on_a_full_disk_spoils_no_other(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path, 1, writes=True)
+    directory.event("started", 0, total_steps=9)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "checkpo')  # a kill
+    directory.event("resumed", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_ms.training.files.json.dumps", full_disk)
+        directory.event("checkpoint", 4)
+    directory.event("finished", 9)
+    RunDirectory(tmp_path, 2, writes=False).event("finished", 9)  # of another rank
+    assert [event["event"] for event in runs.read_events(tmp_path)] == ["started", "resumed", "finished"]
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 4
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(make_trainer, tmp_path):
     trainer = make_trainer(tmp_path, model={"self_condition": False, "dropout": 0.0}, gradient_accumulate_every=1)
     weight = trainer.model.final_conv.bias
@@ -374,6 +406,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(make_trainer,
     with pytest.raises(TrainingError, match=r"step 1: the gradient is not finite after 1 attempt.*images [0-9]+, "):
         trainer.train()
     assert not list(tmp_path.glob("checkpoints/*"))
+    started, failed = runs.read_events(tmp_path)
+    assert (started["event"], failed["event"], failed["step"]) == ("started", "failed", 0)
+    assert failed["reason"].startswith("step 1: the gradient is not finite")
 
 
 def test_impossible_runs_are_refused_before_anything_is_written(make_trainer, tiny_unet, tmp_path):
