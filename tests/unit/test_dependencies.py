@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_ms.data.arrays import load_digits
+from ddpm_ms.data.arrays import digits
 from ddpm_ms.data.folders import _flower_labels
 from ddpm_ms.errors import InputError, needed
 from ddpm_ms.evaluation import ClassifierJudge
@@ -52,7 +52,7 @@ def test_the_table_of_the_documentation_has_every_package():
 
 
 @pytest.mark.parametrize(("module", "call", "line"), [
-    ("sklearn.datasets", load_digits,
+    ("sklearn.datasets", digits,
      "the digits are scikit-learn's, but scikit-learn is not installed: pip install scikit-learn"),
     ("sklearn.model_selection", lambda: ClassifierJudge(np.zeros((4, 1, 2, 2)), np.array([0, 0, 1, 1])),
      "samples are judged .*, but scikit-learn is not installed: pip install scikit-learn"),
