@@ -59,6 +59,7 @@ def check_job(job: Job, environment: Mapping[str, str] = os.environ) -> None:
         raise InputError(f"--master is {shown(job.master)}, allowed: HOST:PORT")
     if job.rank_table and not Path(job.rank_table).is_file():
         raise InputError(f"--rank-table is {shown(job.rank_table)}, allowed: a file")
+    find_msrun()
 
 
 def msrun_command(job: Job, address: str) -> list[str]:

@@ -54,7 +54,10 @@ class Member:
             data = b""
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            vars(self).update(json.loads(line))
+            message = json.loads(line)
+            self.name = message.get("name", self.name)
+            self.pid = message.get("pid", self.pid)
+            self.status = message.get("status", self.status)
         if not data:
             self._end()
 

@@ -42,18 +42,18 @@ def _running(command: list[str], job: Job) -> Iterator[subprocess.Popen]:
                                  start_new_session=True)
     try:
         yield msrun
-    finally:
+    finally:  # without its ranks it would take seconds to end
         if msrun.poll() is None:
             os.killpg(msrun.pid, signal.SIGKILL)
             msrun.wait()
 
 
 def _watch(job: Job, msrun: subprocess.Popen, members: Members, stop: Stop) -> Member | None:
-    """Return when all members have ended: the first that failed, which ended the others, or None."""
+    """Return when all members have ended: the first that failed, for which the others were ended, or None."""
     output = LiveLog(job.log_of(f"rank {job.first_rank}"))
     failed, over = None, False
     while not over:
-        msrun_ended = msrun.poll() is not None  # before the news are read: all that its ranks said is among them
+        msrun_ended = msrun.poll() is not None  # read before the news, which then hold all that its ranks have said
         members.receive(POLL_SECONDS)
         output.copy()
         stop.pass_on(members)
@@ -63,7 +63,7 @@ def _watch(job: Job, msrun: subprocess.Popen, members: Members, stop: Stop) -> M
         # An msrun that somebody ended leaves ranks behind that may be saving: they are waited for, its scheduler is not.
         if failed or incomplete or (msrun_ended and all(rank.ended for rank in members.ranks)):
             members.send(signal.SIGKILL)
-        over = len(members.ended) == len(members.all) and (msrun_ended or failed is not None)
+        over = len(members.ended) == len(members.all) and (msrun_ended or failed is not None or succeeded(job, members))
     output.copy(last=True)
     return failed
 
@@ -71,8 +71,8 @@ def _watch(job: Job, msrun: subprocess.Popen, members: Members, stop: Stop) -> M
 def first_failure(job: Job, members: Members) -> Member | None:
     """The member that failed before others failed because of it.
 
-    The scheduler's failure counts on one node alone: if several nodes share a machine each starts one, and all but one find
-    the port taken. It counts for nothing once every rank has done its work.
+    The scheduler's failure counts on one node alone: where several nodes are tried on one machine, each starts a scheduler, and
+    all but one find the port taken. Once every rank has done its work it counts for nothing.
     """
     if succeeded(job, members):
         return None

@@ -123,7 +123,7 @@ def test_msrun_is_found_on_the_path_and_without_an_active_environment(place, mon
     assert find_msrun() == str(place.parent / "tools" / "msrun")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(InputError, match="msrun is neither on PATH nor beside this Python"):
-        find_msrun()
+        check_job(job("true", place))
 
 
 def test_ranks_on_cpus_share_the_cores_unless_the_user_has_shared_them_out(place):
@@ -251,10 +251,11 @@ def test_if_the_process_beside_a_rank_is_killed_so_is_the_rank(place, capfd):
     assert capfd.readouterr().err.startswith("rank 1 failed with status 137") and nothing_is_left(place)
 
 
-def test_if_msrun_and_the_launcher_are_told_to_end_together_the_ranks_still_save(place, capfd):
+def test_if_everything_is_told_to_end_the_ranks_still_save(place, capfd):
     def end_all():  # as a service manager does
-        msrun = parent(parent(int((place / "pid MS_WORKER 1").read_text())))
-        for pid in (msrun, os.getpid()):
+        ranks = [int((place / f"pid MS_WORKER {rank}").read_text()) for rank in range(2)]
+        beside = [parent(rank) for rank in ranks]
+        for pid in (parent(beside[0]), *beside, *ranks, os.getpid()):
             os.kill(pid, signal.SIGTERM)
 
     assert run(SAVES, place, at_ready=end_all) == 0
