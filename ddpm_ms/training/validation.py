@@ -43,7 +43,6 @@ class Validation:
     def _batch(self, numbers: range) -> np.ndarray:
         rows = np.array(numbers) % len(self.dataset)  # past the end: computed, then cut
         noise = rng.normal(self.seed, "validation_noise", 0, rows.tolist(), self.dataset.shape)
-        conditional = getattr(self.diffusion.model, "num_classes", None)
-        classes = Tensor(self.dataset.labels[rows].astype(np.int32)) if conditional else None
+        classes = Tensor(self.dataset.labels[rows].astype(np.int32)) if self.diffusion.num_classes else None
         images = Tensor(self.dataset.load(rows.tolist()))
         return self._losses(images, Tensor(self.times[rows]), Tensor(noise), False, classes, None).asnumpy()
