@@ -8,8 +8,8 @@ room starts nothing. What ranks tell each other is in `ddpm_ms.runtime.ranks`.
 from ddpm_ms.runtime.caches import cache_dir
 from ddpm_ms.runtime.devices import DEVICES, Runtime, device_target, native_library, seed_weights
 from ddpm_ms.runtime.graphs import CompileCache, compiled, is_compiling
-from ddpm_ms.runtime.start import current, setup
+from ddpm_ms.runtime.start import current, quiet, setup
 from ddpm_ms.runtime.versions import check_versions, environment
 
 __all__ = ["DEVICES", "CompileCache", "Runtime", "cache_dir", "check_versions", "compiled", "current", "device_target",
-           "environment", "is_compiling", "native_library", "seed_weights", "setup"]
+           "environment", "is_compiling", "native_library", "quiet", "seed_weights", "setup"]

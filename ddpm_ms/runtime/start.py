@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ddpm_ms.config import RuntimeConfig
-from ddpm_ms.runtime import cpu, graphs, ranks
+from ddpm_ms.runtime import cpu, graphs
 from ddpm_ms.runtime.devices import Runtime, device_target, is_one_of_several, start_device
 from ddpm_ms.runtime.versions import check_versions
 
@@ -17,8 +17,10 @@ def setup(config: RuntimeConfig) -> Runtime:
         InputError: a version is wrong, or the device that was asked for cannot start.
     """
     check_versions()  # before MindSpore is imported: with a wrong NumPy that ends in a message nobody understands
-    os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings drown a progress bar, errors stay
+    quiet()
     import mindspore as ms
+
+    from ddpm_ms.runtime import ranks  # needs NumPy
 
     device, reason = start_device(config.device)
     graphs.use(config.mode)
@@ -30,6 +32,11 @@ def setup(config: RuntimeConfig) -> Runtime:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = ranks.join() if is_one_of_several() else (0, 1)  # after the device, before the first operator
     return Runtime(device, rank, world, reason, config.cpu_math)
+
+
+def quiet() -> None:
+    """Before MindSpore is imported: keep its warnings, which would drown a progress bar, to itself; errors stay."""
+    os.environ.setdefault("GLOG_v", "3")
 
 
 def current() -> Runtime:
