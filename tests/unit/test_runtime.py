@@ -108,6 +108,7 @@ def test_setting_up_keeps_the_order_that_mindspore_forces(monkeypatch):
 
 
 def test_importing_the_room_needs_neither_numpy_nor_mindspore():
-    code = "import sys; sys.modules.update(numpy=None, mindspore=None); import ddpm_ms.runtime; ddpm_ms.Unet"
+    # They may be missing, or of a wrong version, which is said in one line when they are needed.
+    code = "import sys; sys.modules.update(numpy=None, mindspore=None); import ddpm_ms.runtime"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ModuleNotFoundError: import of mindspore" in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
