@@ -21,6 +21,7 @@ from mindspore import Tensor, nn
 from ddpm_ms import runtime
 from ddpm_ms.benchmark.cases import CASES
 from ddpm_ms.benchmark.files import Files
+from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
 from ddpm_ms.errors import check_choice
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
@@ -152,7 +153,7 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
 
 def serve(case: str, compile_cache: bool) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory"; answer with a number each."""
-    runtime.setup(runtime.RuntimeConfig(device="CPU"))
+    runtime.setup(RuntimeConfig(device="CPU"))
     work = Work(case)
     cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
     for line in sys.stdin:
