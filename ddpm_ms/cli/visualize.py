@@ -68,13 +68,14 @@ def forward(arguments: argparse.Namespace) -> None:
     check_output("--out", arguments.out, (".png",))
     from ddpm_ms import rng, visual
     from ddpm_ms.data import create_dataset
+    from ddpm_ms.diffusion.objectives import noised
 
     schedule, dataset = _schedule(config.diffusion), create_dataset(config.data)
     check_range("--index", arguments.index, 0, len(dataset) - 1)
     image = dataset.load([arguments.index])
     noise = rng.normal(config.training.seed, "noise", 0, [arguments.index], dataset.shape)
-    noised = [alpha * (image * 2 - 1) + sigma * noise for alpha, sigma in map(schedule.alpha_sigma, steps)]
-    visual.save_strip(np.concatenate([image, *((x + 1) / 2 for x in noised)]), arguments.out)
+    levels = [noised(image * 2 - 1, noise, *schedule.alpha_sigma(step)) for step in steps]
+    visual.save_strip(np.concatenate([image, *((x + 1) / 2 for x in levels)]), arguments.out)
     log.info("%s: the image, then noised at steps %s", arguments.out, ", ".join(map(str, steps)))
 
 

@@ -93,8 +93,8 @@ def differences(old: Config, new: Config) -> list[str]:
     free: tuple[str, ...] = FREE_ON_RESUME
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
-    rows = [f"{key}: {before[key]} -> {after[key]}" for key in before
-            if before[key] != after[key] and not key.startswith(free)]
+    rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
+            if before[key] != after.get(key) and not key.startswith(free)]
     # The cosine rate is a function of the length of the run, so there the length is not free.
     if new.training.lr_schedule == "cosine":
         rows += [f"{key}: {before[key]} -> {after[key]} (the cosine learning rate depends on it)"

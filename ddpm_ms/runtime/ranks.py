@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from typing import Any, Callable, Iterable
+
+import numpy as np
 
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime.devices import Runtime
-
-if TYPE_CHECKING:  # at run time NumPy is imported where it is needed, after its version was checked
-    import numpy as np
 
 
 def join() -> tuple[int, int]:
@@ -31,7 +30,6 @@ def gather(array: np.ndarray, runtime: Runtime) -> np.ndarray:
     """``array`` (float32 or int32, of one shape) of every rank, joined along its first axis in the order of the ranks."""
     if runtime.world == 1:
         return array
-    import numpy as np
     from mindspore import Tensor, ops
 
     return ops.AllGather()(Tensor(np.ascontiguousarray(array))).asnumpy()
@@ -75,8 +73,6 @@ class Shares:
 
         ``compute`` must take numbers past the end.
         """
-        import numpy as np
-
         return np.concatenate([gather(compute(batch), self.runtime) for batch in self.batches])[:self.count]
 
 
@@ -84,7 +80,6 @@ def broadcast_text(text: str, runtime: Runtime) -> str:
     """Rank 0's ``text``, on every rank."""
     if runtime.world == 1:
         return text
-    import numpy as np
     from mindspore import Tensor, ops
 
     def from_rank_0(numbers: Any) -> np.ndarray:

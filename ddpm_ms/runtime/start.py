@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ddpm_ms.config import RuntimeConfig
-from ddpm_ms.runtime import cpu, graphs, ranks
+from ddpm_ms.runtime import cpu, graphs
 from ddpm_ms.runtime.devices import Runtime, device_target, is_one_of_several, start_device
 from ddpm_ms.runtime.versions import check_versions
 
@@ -19,6 +19,8 @@ def setup(config: RuntimeConfig) -> Runtime:
     check_versions()  # before MindSpore is imported: with a wrong NumPy that ends in a message nobody understands
     quiet()
     import mindspore as ms
+
+    from ddpm_ms.runtime import ranks  # needs NumPy
 
     device, reason = start_device(config.device)
     graphs.use(config.mode)

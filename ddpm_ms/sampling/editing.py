@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor
 
+from ddpm_ms.diffusion.objectives import noised
 from ddpm_ms.sampling.batch import Batch
 from ddpm_ms.sampling.samplers.ddim import ddim_inversion
 from ddpm_ms.sampling.samplers.repaint import repaint_path, sample_repaint
@@ -19,7 +20,7 @@ def brought_to_strength(batch: Batch, images: np.ndarray, purpose: str = "sample
     if batch.options.invert:
         return inverted(batch, x_start, steps), steps
     alpha, sigma = batch.schedule.alpha_sigma(steps[0])
-    return (alpha * x_start + sigma * batch.noise.array(-1, purpose)).astype(np.float32), steps
+    return noised(x_start, batch.noise.array(-1, purpose), alpha, sigma).astype(np.float32), steps
 
 
 def inverted(batch: Batch, x_start: np.ndarray, steps: list[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Callable, ContextManager, Sequence
 
 import numpy as np
@@ -48,6 +49,7 @@ class SamplingPipeline:
             raise InputError("both init_images and latents are given, allowed: one of them")
         batch = self.batch(count, options, first_index=first_index, classes=classes, guidance_fn=guidance_fn, callback=callback,
                            given=init_images is not None or latents is not None)
+        sampler = self._sampler(batch)
         with self.evaluating():
             if init_images is not None:
                 x, steps = editing.brought_to_strength(batch, init_images)
@@ -55,7 +57,7 @@ class SamplingPipeline:
                 x, steps = self.space.repeated(latents, count), batch.steps
             else:
                 x, steps = batch.noise.array(-1), batch.steps
-            return self._drawn(batch, x, steps, return_all_timesteps)
+            return self._drawn(batch, sampler, x, steps, return_all_timesteps)
 
     def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] | np.ndarray, options: SamplingConfig, *,
                     classes: Sequence[int] | None = None, callback: Callback | None = None) -> Samples:
@@ -68,9 +70,10 @@ class SamplingPipeline:
             raise InputError(f"lam has {len(shares)} entries for {count} images, allowed: 1 or {count}")
         batch = self.batch(count, options, classes=classes, callback=callback, given=True,
                            shared_noise=len(x1) == len(x2) == 1)
+        sampler = self._sampler(batch)
         with self.evaluating():
             x, steps = editing.interpolated(batch, x1, x2, shares)
-            return self._drawn(batch, x, steps)
+            return self._drawn(batch, sampler, x, steps)
 
     def inpaint(self, img: np.ndarray, mask: np.ndarray, options: SamplingConfig, *, count: int | None = None,
                 first_index: int = 0, classes: Sequence[int] | None = None, callback: Callback | None = None) -> Samples:
@@ -117,13 +120,17 @@ class SamplingPipeline:
         """Raise `InputError` if `sample` would not take ``options``."""
         self.batch(1, options)
 
-    def _drawn(self, batch: Batch, x: np.ndarray, steps: list[int], return_all_timesteps: bool = False) -> Samples:
-        """From ``x`` at ``steps[0]`` to the images."""
+    def _sampler(self, batch: Batch) -> Callable:
+        """The sampler that the options name, with its own options."""
         sampler = SAMPLERS[batch.options.sampler]
         given = {**dict(batch.options), "variance": batch.variance}
-        own = {name: given[name] for name in options_of(sampler) if given.get(name) is not None}
+        return functools.partial(sampler, **{name: given[name] for name in options_of(sampler) if given.get(name) is not None})
+
+    def _drawn(self, batch: Batch, sampler: Callable, x: np.ndarray, steps: list[int],
+               return_all_timesteps: bool = False) -> Samples:
+        """From ``x`` at ``steps[0]`` to the images."""
         start, kept = Tensor(x), []
-        states = sampler(batch.denoise, start, steps, batch.schedule, batch.noise, **own)
+        states = sampler(batch.denoise, start, steps, batch.schedule, batch.noise)
 
         def observe(done: int, x: Tensor) -> None:
             if return_all_timesteps:

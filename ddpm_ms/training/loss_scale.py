@@ -12,8 +12,8 @@ class LossScale:
     An overflow halves it; ``window`` steps in a row without one double it. In float32 it stays at 1.
 
     `mindspore.amp.DynamicLossScaler` does nearly the same, and is not used: it never goes below 1, where this goes on until
-    ``max_skipped_steps``; it keeps its numbers in parameters on the device, so that each step would run ten small operators more
-    and wait for one of them; and it is announced as experimental. Here the state is four plain numbers of state.json.
+    ``max_skipped_steps``; it keeps its numbers in parameters on the device, so that each step would run a dozen small operators
+    more and wait for one of them; and it is announced as experimental. Here the state is four plain numbers of state.json.
     """
 
     value: float = 1.0

@@ -17,6 +17,7 @@ from ddpm_ms.config import Config, differences, load_run_config, to_yaml
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.training.event_files import EventFiles
 from ddpm_ms.training.files import append_json, log_to, write_whole
+from ddpm_ms.visual.runs import read_events
 
 log = logging.getLogger("ddpm_ms")
 
@@ -77,6 +78,13 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 append_json(self.path / "events.jsonl",
                             {"event": event, "time": round(time.time(), 3), "step": step, "world": self._world, **facts})
+
+    def finish(self, step: int) -> None:
+        """Say that the run is finished, unless that was said last: a kill may come between the last checkpoint and this. Of a run
+        without events.jsonl, which an older version made, it is not known when that was."""
+        events = read_events(self.path) if self._writes else []
+        if events and events[-1]["event"] != "finished":
+            self.event("finished", step)
 
     @contextlib.contextmanager
     def event_files(self, wanted: bool, step: int) -> Iterator[None]:

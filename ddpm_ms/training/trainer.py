@@ -141,9 +141,12 @@ class Trainer:
                 with self._recorded():
                     self._loop()
             if self.step < self.total_steps:
+                by = self._stop.requested or "another rank"
+                self.directory.event("stopped", self.step, by=by)
                 log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
-                            self.total_steps, self._stop.requested or "another rank")
+                            self.total_steps, by)
             else:
+                self.directory.finish(self.step)
                 log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
         return self.run_dir
 
@@ -259,18 +262,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def _recorded(self) -> Iterator[None]:
-        """events.jsonl says how the block began and ended."""
-        began = "resumed" if self.step else "started"
-        self.directory.event(began, self.step, total_steps=self.total_steps)
+        """events.jsonl says where the block began, and why it failed, if it did."""
+        self.directory.event("resumed" if self.step else "started", self.step, total_steps=self.total_steps)
         try:
             yield
         except (InputError, TrainingError) as error:
             self.directory.event("failed", self.step, reason=str(error))
             raise
-        if self.step < self.total_steps:
-            self.directory.event("stopped", self.step, by=self._stop.requested or "another rank")
-        else:
-            self.directory.event("finished", self.step)
 
     @contextlib.contextmanager
     def _salvaged(self) -> Iterator[None]:

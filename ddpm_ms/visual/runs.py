@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -116,16 +117,16 @@ def seconds_at_work(events: Sequence[dict[str, Any]], rows: Sequence[dict[str, A
     A session lasts from its first event to the last event or row of metrics before the next one begins. What a kill took with it
     since then is not known.
     """
-    starts = sorted(event["time"] for event in events if event["event"] in STARTS)
-    if not starts:
-        return None
+    starts = sorted({event["time"] for event in events if event["event"] in STARTS})
     moments = [event["time"] for event in events]
     for row in rows:
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # an older version wrote it
             moments.append(_moment(row))
-    ends = [max((moment for moment in moments if start <= moment < following), default=start)
-            for start, following in zip(starts, (*starts[1:], float("inf")))]
-    return sum(ends) - sum(starts)
+    if not starts:
+        return None
+    moments.sort()
+    ends = [moments[bisect_left(moments, following) - 1] for following in (*starts[1:], float("inf"))]
+    return sum(end - start for start, end in zip(starts, ends))
 
 
 def total_steps(training: dict[str, Any], events: Sequence[dict[str, Any]]) -> int | None:

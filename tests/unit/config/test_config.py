@@ -23,7 +23,7 @@ from ddpm_ms.config import (
 )
 from ddpm_ms.errors import InputError
 
-CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))
+CONFIGS = sorted(Path(__file__).parents[3].joinpath("configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)

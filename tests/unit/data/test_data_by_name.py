@@ -18,7 +18,7 @@ from ddpm_ms.data.idx import read_idx
 from ddpm_ms.errors import InputError
 
 RNG = np.random.default_rng(0)
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def pixels(*shape):

@@ -37,7 +37,7 @@ def test_rows_hold_the_median_ratio_of_the_pairs(monkeypatch, tmp_path, capsys):
 def test_the_process_that_compares_does_not_import_mindspore():
     # MindSpore sets OMP_NUM_THREADS to 1, and both sides would inherit it.
     code = "import sys, ddpm_ms.benchmark.versus; print('mindspore' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout.strip() == "False", done.stderr
 
 

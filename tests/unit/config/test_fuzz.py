@@ -28,7 +28,7 @@ from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
 from ddpm_ms.visual import report, runs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK, NIGHTLY = 500, 10_000
 both_sets = pytest.mark.parametrize("cases", [QUICK, pytest.param(NIGHTLY, marks=pytest.mark.slow)])
 

@@ -136,6 +136,12 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     before = [(whole / name).stat().st_mtime_ns for name in ("metrics.jsonl", "events.jsonl")]
     make_trainer(whole).train()
     assert [(whole / name).stat().st_mtime_ns for name in ("metrics.jsonl", "events.jsonl")] == before
+    # But that it is finished is said, though a kill came between the last checkpoint and that.
+    told = (whole / "events.jsonl").read_text()
+    (whole / "events.jsonl").write_text(told[:told.rindex('"finished"')])
+    make_trainer(whole).train()
+    assert [event["event"] for event in runs.read_events(whole)] == [
+        json.loads(line)["event"] for line in told.splitlines()]
 
     # Another configuration is refused, with the keys that differ.
     with pytest.raises(InputError, match=r"holds another run \(training.train_lr: 0.001 -> 0.01\)"):

@@ -17,7 +17,7 @@ from ddpm_ms.launch import Job, Stop, check_job, rehearse, run_ranks
 from ddpm_ms.launch.job import environment_of, find_msrun, msrun_command
 from ddpm_ms.launch.logs import LiveLog, last_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # As msrun does: a scheduler and ranks with its variables, logs and sessions; the first failure kills the other ranks.
 MSRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys, time

@@ -168,7 +168,7 @@ def test_training_with_and_without_the_native_operators_has_the_same_loss_curve(
 @needs_native
 @pytest.mark.slow
 def test_the_sanitizers_find_nothing():
-    done = subprocess.run(["bash", "scripts/sanitize_native.sh"], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(["bash", "scripts/sanitize_native.sh"], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 0 and done.stdout.strip().endswith("clean"), done.stderr
 
 
@@ -215,7 +215,7 @@ def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
         y = Convolution(32, 1)(Tensor(x), Tensor(w)).asnumpy()
         print(np.abs(y - np.einsum("bchw,oc->bohw", x, w[:, :, 0, 0])).max() / y.std())
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 0 and float(done.stdout) < 0.05, done.stderr
 
 

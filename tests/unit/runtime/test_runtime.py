@@ -12,7 +12,7 @@ import pytest
 from ddpm_ms import runtime
 from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.runtime import devices, graphs, start, versions
+from ddpm_ms.runtime import devices, graphs, ranks, start, versions
 
 
 @pytest.mark.parametrize(("package", "version", "message"), [
@@ -97,7 +97,7 @@ def test_setting_up_keeps_the_order_that_mindspore_forces(monkeypatch):
     """Device, then the CPU's settings, which the first operator reads, then the other ranks; and nothing has computed by then."""
     done = []
     for module, name, result in ((start, "start_device", ("CPU", "a test")), (start.cpu, "tune", None),
-                                 (start.ranks, "join", (1, 2))):
+                                 (ranks, "join", (1, 2))):
         monkeypatch.setattr(module, name, lambda *_, name=name, result=result: done.append(name) or result)
     monkeypatch.setattr(start, "is_one_of_several", lambda: True)
     monkeypatch.setattr(start.graphs, "_mode", "graph")
@@ -108,6 +108,7 @@ def test_setting_up_keeps_the_order_that_mindspore_forces(monkeypatch):
 
 
 def test_importing_the_room_needs_neither_numpy_nor_mindspore():
-    code = "import sys; sys.modules.update(numpy=None, mindspore=None); import ddpm_ms.runtime; ddpm_ms.Unet"
+    # They may be missing, or of a wrong version, which is said in one line when they are needed.
+    code = "import sys; sys.modules.update(numpy=None, mindspore=None); import ddpm_ms.runtime"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ModuleNotFoundError: import of mindspore" in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr

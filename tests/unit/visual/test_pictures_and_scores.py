@@ -197,7 +197,7 @@ def test_an_animation_has_at_most_a_hundred_frames_from_noise_to_result(transiti
 @pytest.mark.parametrize("overrides", [["diffusion.timesteps=10"], ["diffusion.rescale_betas_zero_snr=true"],
                                        ["diffusion.betas=[0.1, 0.2]", "diffusion.timesteps=2", "diffusion.loss_weight=min_snr"]])
 def test_schedules_are_drawn_for_every_recipe(tmp_path, caplog, overrides):
-    out, config = tmp_path / "x.png", Path(__file__).parents[2] / "configs" / "digits.yaml"
+    out, config = tmp_path / "x.png", Path(__file__).parents[3] / "configs" / "digits.yaml"
     caplog.set_level("INFO", logger="ddpm_ms")
     assert main(["visualize", "schedules", "--config", str(config), *overrides, "--out", str(out)]) == 0
     assert Image.open(out).size == (1210, 770)
@@ -216,7 +216,7 @@ def test_schedules_are_drawn_for_every_recipe(tmp_path, caplog, overrides):
     (["schedules", "diffusion.loss_weight=snr5"], "diffusion.loss_weight is 'snr5'"),
 ])
 def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
-    config = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    config = Path(__file__).parents[3] / "configs" / "digits.yaml"
     monkeypatch.chdir(tmp_path)
     kind, *rest = arguments
     overrides = [a for a in rest if "=" in a]
@@ -226,7 +226,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path, monkeypatch, capsy
 
 
 def test_the_forward_strip_begins_clean_and_ends_as_noise(tmp_path):
-    config = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    config = Path(__file__).parents[3] / "configs" / "digits.yaml"
     assert main(["visualize", "forward", "--config", str(config), "--out", str(tmp_path / "x.png")]) == 0
     strip = np.asarray(Image.open(tmp_path / "x.png")).astype(float)
     factor = len(strip) // 10

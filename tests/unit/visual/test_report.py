@@ -24,7 +24,7 @@ from ddpm_ms.config import Config, config_from_dict, to_dict, to_yaml
 from ddpm_ms.errors import InputError
 from ddpm_ms.visual import plots, report, runs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "<script>document.body.dataset.owned=1<&\"'"
 LOG = """2026-01-02 12:00:01,000 step 110/200  loss 0.2
