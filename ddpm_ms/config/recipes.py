@@ -57,7 +57,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
             unknown_key("", name, SECTIONS)
         _check_mapping(name, values)
     # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
-    sections = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    sections: dict[str, Any] = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
     values = tree.get("model", {})
     return Config(model=_section(_network(values), values), **sections)
 
