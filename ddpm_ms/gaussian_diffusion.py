@@ -73,7 +73,8 @@ class GaussianDiffusion(nn.Cell):
             keywords["betas"] = None if keywords.get("betas") is None else tuple(map(float, keywords["betas"]))
         self.config = c = section_of(DiffusionConfig, config, keywords)
         self.ddim_sampling_eta = None if ddim_sampling_eta is None else check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
-        self.image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.image_size = (height, width)
         _check_model(model, self.image_size, c)
         self.model, self.channels, self.auto_normalize = model, model.channels, auto_normalize
         self.self_condition, self.num_classes = getattr(model, "self_condition", False), getattr(model, "num_classes", None)
@@ -247,8 +248,9 @@ class GaussianDiffusion(nn.Cell):
             batch_size, self._options(options, seed), first_index=first_index, classes=classes, init_images=init_images,
             latents=latents, guidance_fn=guidance_fn, callback=callback, return_all_timesteps=return_all_timesteps).images
 
-    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] = 0.5, *, seed: int | None = None,
-                    classes: Sequence[int] | None = None, callback: Callable | None = None, **options: Any) -> np.ndarray:
+    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] | np.ndarray = 0.5, *,
+                    seed: int | None = None, classes: Sequence[int] | None = None, callback: Callable | None = None,
+                    **options: Any) -> np.ndarray:
         """Images between ``x1`` and ``x2``: both are brought to the level of ``strength``, interpolated there on the sphere,
         and denoised (arXiv:2006.11239, figure 8; arXiv:2010.02502, section 5.3 with ``invert``).
 
@@ -277,8 +279,8 @@ class GaussianDiffusion(nn.Cell):
         Returns:
             (batch_size, C, H, W); known pixels are exactly those of ``img``.
         """
-        options = self._options({**options, "sampler": "ddpm", "eta": None}, seed)
-        return self.pipeline.inpaint(img, mask, options, count=batch_size, first_index=first_index,
+        repaint = self._options({**options, "sampler": "ddpm", "eta": None}, seed)
+        return self.pipeline.inpaint(img, mask, repaint, count=batch_size, first_index=first_index,
                                      classes=classes, callback=callback).images
 
     def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, **options: Any) -> np.ndarray:

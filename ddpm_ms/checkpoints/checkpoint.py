@@ -174,9 +174,8 @@ def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
 
 def best(run_dir: str | Path) -> Path | None:
     """The good checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
-    losses = {path: _validation_loss(path) for path in in_run(run_dir)}
-    known = [path for path in losses if losses[path] is not None]
-    for path in sorted(known, key=losses.__getitem__):
+    losses = {path: loss for path in in_run(run_dir) if (loss := _validation_loss(path)) is not None}
+    for path in sorted(losses, key=losses.__getitem__):
         with contextlib.suppress(InputError):
             return read(path).path
     return None
@@ -187,7 +186,7 @@ def remove_old(run_dir: Path, keep: int, step: int) -> None:
 
     Those after ``step`` were damaged when training resumed. They do not count, and stay until it has come so far again.
     """
-    reached = [path for path in in_run(run_dir) if int(_NAME.match(path.name)[1]) <= step]
+    reached = [path for path in in_run(run_dir) if int(path.name.removeprefix("step_")) <= step]
     old = set(reached[keep:]) - {best(run_dir)}
     for path in (*old, *run_dir.glob("checkpoints/.partial_*")):
         shutil.rmtree(path, ignore_errors=True)

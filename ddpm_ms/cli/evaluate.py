@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
+
 from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, progress, trained_parent
+from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import EvaluationError
 from ddpm_ms.parts import METRICS
 
@@ -25,7 +28,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     runtime, diffusion, checkpoint = load(arguments)
     from ddpm_ms.evaluation import Subject
 
-    def drawing(options, count):
+    def drawing(options: SamplingConfig, count: int) -> np.ndarray:
         return draw(from_noise(diffusion.pipeline, options), count, arguments.batch_size, runtime, arguments.classes).images
 
     report = METRICS[arguments.metric](Subject(

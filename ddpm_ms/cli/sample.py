@@ -14,7 +14,8 @@ from ddpm_ms.cli.options import check_counts, check_output, device_parent, load,
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import InputError
 
-if TYPE_CHECKING:  # it loads MindSpore
+if TYPE_CHECKING:  # they load MindSpore
+    from ddpm_ms.gaussian_diffusion import GaussianDiffusion
     from ddpm_ms.sampling.batch import Samples
 
 log = logging.getLogger("ddpm_ms")
@@ -76,7 +77,8 @@ def sample(arguments: argparse.Namespace) -> None:
         log.info("%s: one file per image", arguments.files)
 
 
-def _what_to_draw(arguments: argparse.Namespace, diffusion, options: SamplingConfig) -> tuple[DrawBatch, int]:
+def _what_to_draw(arguments: argparse.Namespace, diffusion: GaussianDiffusion,
+                  options: SamplingConfig) -> tuple[DrawBatch, int]:
     """(what draws a batch of the images that the arguments ask for, how many there will be)."""
     pipeline = diffusion.pipeline
     if arguments.interpolate:
@@ -98,14 +100,14 @@ def _what_to_draw(arguments: argparse.Namespace, diffusion, options: SamplingCon
     return edit_batch, arguments.num_images or len(images)
 
 
-def _images(paths: Sequence[str], diffusion) -> np.ndarray:
+def _images(paths: Sequence[str], diffusion: GaussianDiffusion) -> np.ndarray:
     """Image files as (N, C, H, W) in [0, 1], scaled and cropped as for training."""
     from ddpm_ms.data.images import read_image
 
     return np.stack([read_image(path, diffusion.image_size, diffusion.channels) for path in paths])
 
 
-def _mask(path: str, diffusion) -> np.ndarray:
+def _mask(path: str, diffusion: GaussianDiffusion) -> np.ndarray:
     """A mask file as (H, W) of 0 and 1: bright is known, dark is to be filled in."""
     from ddpm_ms.data.images import image_size, read_image
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from ddpm_ms.cli.options import (
     sampling,
     trained_parent,
 )
-from ddpm_ms.config import load_config, replace
+from ddpm_ms.config import DiffusionConfig, load_config, replace
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES
+
+if TYPE_CHECKING:  # imported where it is needed
+    from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 log = logging.getLogger("ddpm_ms")
 
@@ -160,14 +164,14 @@ def nearest(arguments: argparse.Namespace) -> None:
     log.info("%s: each sample, and to its right the training image nearest to it; nearest pair first", arguments.out)
 
 
-def _ends(kind: argparse.ArgumentParser, run) -> None:
+def _ends(kind: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> None:
     """What every kind has: where it writes, and what it runs."""
     out = f"{run.__name__}.png"
     kind.add_argument("--out", default=out, metavar="PNG", help=f"the picture (default: {out})")
     kind.set_defaults(run=run)
 
 
-def _schedule(config):
+def _schedule(config: DiffusionConfig) -> NoiseSchedule:
     from ddpm_ms.diffusion.schedules import create_schedule
 
     return create_schedule(config.beta_schedule, config.timesteps, config.betas, config.rescale_betas_zero_snr)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import Any, Iterator, Literal, Mapping, Union
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
 from ddpm_ms.errors import InputError, did_you_mean, shown
 from ddpm_ms.parts import Registry
+
+if TYPE_CHECKING:  # it imports this module
+    from ddpm_ms.config.sections import Section
 
 LARGEST_INT = 2**63 - 1
 _BOUNDS = {"greater_than_equal", "less_than_equal", "finite_number", "too_short"}  # pydantic's names of these errors
@@ -35,7 +38,7 @@ class OneOf:
         return name
 
 
-def check_keys(section: type[BaseModel], values: Mapping[Any, Any]) -> None:
+def check_keys(section: type[Section], values: Mapping[Any, Any]) -> None:
     """Raise `InputError` for the first key that ``section`` does not have."""
     for key in values:
         if key not in section.model_fields:
@@ -45,17 +48,17 @@ def check_keys(section: type[BaseModel], values: Mapping[Any, Any]) -> None:
 def unknown_key(prefix: str, key: Any, known: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> None:
     """Raise the `InputError` about a key that is not among ``known``; ``renamed``: keys that were, and what says the same."""
     name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
-    if isinstance(key, str) and key in (renamed or {}):
+    if isinstance(key, str) and renamed and key in renamed:
         nearest = f", allowed: {renamed[key]}"
     else:
         nearest = did_you_mean(key, known) or f", allowed: {', '.join(known)}"
     raise InputError(f"unknown key '{name}'{nearest}")
 
 
-def line_about(section: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
+def line_about(section: type[Section], values: Mapping[str, Any], error: ValidationError) -> str:
     """``"training.train_lr is -1, allowed: at least 0.0"``, for the first of the ``values`` that is wrong."""
     found = error.errors(include_url=False)
-    key = found[0]["loc"][0]
+    key = str(found[0]["loc"][0])
     # Of a value that may be several things, one that has a bound is the one that was meant.
     bound = next((e for e in found if e["loc"][0] == key and e["type"] in _BOUNDS), None)
     field = section.model_fields[key]

@@ -24,7 +24,7 @@ def translated(tree: Any) -> Any:
             for name, values in tree.items()}
 
 
-def _model(values: dict) -> dict:
+def _model(values: dict[str, Any]) -> dict[str, Any]:
     """One setting was two switches, and its width had another name. What is said of networks from outside is theirs."""
     name = values.get("name", DEFAULT_NETWORK)
     if name not in (*NETWORKS.own, CUSTOM):
@@ -37,7 +37,7 @@ def _model(values: dict) -> dict:
     return {key: value for key, value in values.items() if key in known or key not in _OF_ALL_NETWORKS}
 
 
-def _diffusion(values: dict) -> dict:
+def _diffusion(values: dict[str, Any]) -> dict[str, Any]:
     """The weight of the loss was chosen by three keys, without any of which there was none."""
     if "min_snr_loss_weight" in values:
         gamma, min_snr = values.pop("p2_loss_weight_gamma", None) or None, values.pop("min_snr_loss_weight")
@@ -46,7 +46,7 @@ def _diffusion(values: dict) -> dict:
     return values
 
 
-def _training(values: dict) -> dict:
+def _training(values: dict[str, Any]) -> dict[str, Any]:
     """The optimizer has always been Adam with decoupled weight_decay, and O3 has been O2."""
     values.pop("optimizer", None)
     if values.get("amp_level") == "O3":
@@ -54,7 +54,7 @@ def _training(values: dict) -> dict:
     return values
 
 
-def _sampling(values: dict) -> dict:
+def _sampling(values: dict[str, Any]) -> dict[str, Any]:
     """Options were recorded whether the sampler took them or not, and DDIM with eta 0 had a second name."""
     if values.get("sampler") == "euler":
         values.update(sampler="ddim", eta=0.0)
@@ -64,5 +64,5 @@ def _sampling(values: dict) -> dict:
     return values
 
 
-_SECTIONS: Mapping[str, Callable[[dict], dict]] = {
+_SECTIONS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "model": _model, "diffusion": _diffusion, "training": _training, "sampling": _sampling}

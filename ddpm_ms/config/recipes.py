@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
-from typing import Any, Iterable, TypeVar
+from typing import Any, Hashable, Iterable, TypeVar
 
 import yaml
 
@@ -49,7 +49,7 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
     return _overridden(to_dict(config), overrides)
 
 
-def config_from_dict(tree: dict) -> Config:
+def config_from_dict(tree: dict[str, Any]) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     _check_mapping("config", tree)
     for name, values in tree.items():
@@ -57,12 +57,12 @@ def config_from_dict(tree: dict) -> Config:
             unknown_key("", name, SECTIONS)
         _check_mapping(name, values)
     # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
-    sections = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    sections: dict[str, Any] = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
     values = tree.get("model", {})
     return Config(model=_section(_network(values), values), **sections)
 
 
-def config_of_run(tree: dict) -> Config:
+def config_of_run(tree: dict[str, Any]) -> Config:
     """`Config` from the nested dictionaries that a run recorded, today's or an older one's; the same errors as `load_config`."""
     return config_from_dict(older_runs.translated(tree))
 
@@ -82,7 +82,7 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def to_dict(config: Config) -> dict:
+def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
     return {name: _plain(dict(section)) for name, section in config}
 
@@ -90,7 +90,7 @@ def to_dict(config: Config) -> dict:
 def differences(old: Config, new: Config) -> list[str]:
     """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
     before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
-    free = FREE_ON_RESUME
+    free: tuple[str, ...] = FREE_ON_RESUME
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
@@ -112,12 +112,12 @@ def nearest_valid_sizes(size: int, factor: int) -> str:
     return f"{below} or {above}" if below else f"{above}"
 
 
-def _section(kind: type[_S], values: dict) -> _S:
+def _section(kind: type[_S], values: dict[str, Any]) -> _S:
     check_keys(kind, values)  # before they become keywords, which are texts
     return kind(**values)
 
 
-def _network(values: dict) -> type[NetworkConfig]:
+def _network(values: dict[str, Any]) -> type[NetworkConfig]:
     """The section of the network that ``values`` name; keys that only another one takes are refused."""
     name = values.get("name", DEFAULT_NETWORK)
     kind = network_section(name)
@@ -135,7 +135,7 @@ def _check_mapping(name: Any, values: Any) -> None:
         raise InputError(f"{name} is {shown(values)}, allowed: a mapping of keys")
 
 
-def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The file's mapping merged over its base's."""
     real, data = _read_file(path)
     if real in seen:
@@ -178,10 +178,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"*{self.peek_event().anchor} is an alias, allowed: plain values")
+            alias = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML says nothing of it
+            raise yaml.YAMLError(f"*{alias.anchor} is an alias, allowed: plain values")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         keys = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         twice = [key for key, count in keys.items() if count > 1]
         if twice:
@@ -196,7 +197,7 @@ def _load_yaml(text: str | bytes, what: str) -> Any:
         raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _merge(below: dict, above: dict) -> dict:
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Put ``above`` over ``below``, mapping by mapping, in place."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
@@ -206,19 +207,20 @@ def _merge(below: dict, above: dict) -> dict:
     return below
 
 
-def _overridden(tree: dict, overrides: Iterable[str]) -> Config:
+def _overridden(tree: dict[str, Any], overrides: Iterable[str]) -> Config:
     for override in overrides:
         _merge(tree, _parse_override(override))
     return config_from_dict(tree)
 
 
-def _parse_override(text: str) -> dict:
+def _parse_override(text: str) -> dict[str, Any]:
     """``"a.b=1"`` to ``{"a": {"b": 1}}``."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"override {shown(text)}, allowed: section.key=value")
-    tree = _parse_value(f"override {shown(text)}: the value", value)
-    for part in reversed(key.split(".")):
+    *sections, last = key.split(".")
+    tree = {last: _parse_value(f"override {shown(text)}: the value", value)}
+    for part in reversed(sections):
         tree = {part: tree}
     return tree
 
@@ -236,7 +238,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -8,7 +8,7 @@ stand in `ddpm_ms.parts`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Dict, List, Literal, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Dict, Final, List, Literal, Mapping, Optional, Tuple, Type, TypeVar, Union, cast
 
 from annotated_types import Ge, Le
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -57,7 +57,7 @@ Variance = Literal["fixed_small", "fixed_large", "learned"]
 _S = TypeVar("_S", bound="Section")
 
 
-def setting(default: Any, help: str, **bounds: float) -> Any:
+def setting(default: Any, help: str, **bounds: Any) -> Any:
     """A field: its default, what it does, and its bounds ``ge`` and ``le``."""
     return Field(default, description=help, **bounds)
 
@@ -111,7 +111,8 @@ class RuntimeConfig(Section):
     compile_cache: bool = setting(False, "keep compiled graphs in the user's cache directory for the next start")
 
 
-DEFAULT_NETWORK, CUSTOM = "unet", "custom"
+DEFAULT_NETWORK: Final = "unet"
+CUSTOM: Final = "custom"
 
 
 class NetworkConfig(Section):
@@ -146,7 +147,8 @@ def network_section(name: str) -> Type[NetworkConfig]:
         near = did_you_mean(name, NETWORKS)
         raise InputError(f"model.name is {shown(name)}, allowed: {', '.join(NETWORKS)}{near} (ddpm_ms.register_network adds "
                          "one of your own)")
-    return NETWORKS[name].config_class
+    section: Type[NetworkConfig] = NETWORKS[name].config_class
+    return section
 
 
 class DiffusionConfig(Section):
@@ -304,7 +306,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     runtime: RuntimeConfig = RuntimeConfig()
     # Not before it is asked for: the section comes with the network, which imports MindSpore.
-    model: NetworkConfig = Field(default_factory=lambda: network_section(DEFAULT_NETWORK)())  # noqa: PLW0108
+    model: NetworkConfig = Field(default_factory=lambda: network_section(DEFAULT_NETWORK)(name=DEFAULT_NETWORK))
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
@@ -312,4 +314,4 @@ class Config(BaseModel):
     distillation: DistillationConfig = DistillationConfig()
 
 
-SECTIONS: Dict[str, Type[Section]] = {name: field.annotation for name, field in Config.model_fields.items()}
+SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()}

@@ -35,8 +35,9 @@ def create_dataset(config: DataConfig) -> RandomAccessDataset:
 def as_dataset(source: Any, size: tuple[int, int], channels: int) -> Any:
     """A data set from what a Python user has: a folder or file, an array, a data set, or any iterable of images."""
     if isinstance(source, (str, Path)):
-        name = name_of(source)
-        return DATASETS[name](DataConfig(name=name, root=str(source), image_size=tuple(size), channels=channels))
+        said: dict[str, Any] = dict(name=name_of(source), root=str(source), image_size=tuple(size), channels=channels)
+        config = DataConfig(**said)  # which checks it
+        return DATASETS[config.name](config)
     if isinstance(source, np.ndarray):
         return ArrayDataset(source, channels)
     return source if hasattr(source, "take") and hasattr(source, "shape") else StreamDataset(source)

@@ -131,7 +131,7 @@ def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | Non
         if not paths:
             raise InputError(f"data folder {folder}: all {len(skipped)} images are broken, allowed: at least one that is not")
         labels, _ = class_folders(folder, paths)
-        rows = [{"name": path.relative_to(folder).as_posix()} for path in paths]
+        rows: list[dict[str, Any]] = [{"name": path.relative_to(folder).as_posix()} for path in paths]
         if labels is not None:
             rows = [{**row, "label": int(label)} for row, label in zip(rows, labels)]
         parts = ([{**row, "image": image} for row, image in zip(rows[i:i + ROWS], pool.map(encode, paths[i:i + ROWS]))]

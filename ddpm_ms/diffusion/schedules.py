@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def sigmoid_beta_schedule(timesteps: int, start: float = -3, end: float = 3, tau
     return _betas_from_alphas_cumprod((high - _sigmoid((time * (end - start) + start) / tau)) / (high - low))
 
 
-def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+def rescale_zero_terminal_snr(betas: Sequence[float] | np.ndarray) -> np.ndarray:
     """Betas whose last step is pure noise: sqrt(alphas_cumprod) shifted and stretched so that its end is 0 and its
     beginning stays (arXiv:2305.08891, algorithm 1). The last beta becomes 1."""
     root = np.sqrt(np.cumprod(1 - np.asarray(betas, np.float64)))
@@ -64,7 +64,7 @@ class NoiseSchedule:
         InputError: a beta leaves (0, 1) or ``alphas_cumprod`` does not fall.
     """
 
-    def __init__(self, betas: np.ndarray) -> None:
+    def __init__(self, betas: Sequence[float] | np.ndarray) -> None:
         betas = np.asarray(betas, dtype=np.float64)
         if betas.ndim != 1 or not betas.size:
             raise InputError(f"betas have shape {betas.shape}, allowed: one dimension, at least one step")
@@ -110,7 +110,7 @@ class NoiseSchedule:
         return math.inf if sigma == 0 else -math.inf if alpha == 0 else math.log(alpha / sigma)
 
 
-def create_schedule(name: str, timesteps: int, betas: Sequence[float] | None = None,
+def create_schedule(name: str, timesteps: int, betas: Sequence[float] | np.ndarray | None = None,
                     rescale_betas_zero_snr: bool = False) -> NoiseSchedule:
     """The named schedule.
 
@@ -143,5 +143,6 @@ def _betas_from_alphas_cumprod(alphas_cumprod: np.ndarray) -> np.ndarray:
     return np.clip(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0, MAX_BETA)
 
 
-def _sigmoid(x: np.ndarray | float) -> np.ndarray | float:
+def _sigmoid(x: Any) -> Any:
+    """Of a number or of each number of an array."""
     return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))

@@ -37,13 +37,14 @@ def bits_per_dim(subject: Subject) -> BitsPerDimReport:
     diffusion, dataset, runtime = subject.diffusion, subject.dataset, subject.runtime
     count = min(subject.count or IMAGES, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    labels = dataset.labels if diffusion.num_classes else None
     shares = Shares(count, subject.batch_size, runtime)
     with subject.progress(shares.rounds * diffusion.num_timesteps, active=runtime.rank == 0) as bar:
 
         def terms(numbers: range) -> np.ndarray:
             rows = chosen[np.array(numbers) % count]  # the last batch is filled up and cut: another size would be another graph
             bound = diffusion.bits_per_dim(dataset.load(rows), seed=subject.sampling.seed, first_index=numbers.start,
-                                           classes=dataset.labels[rows].tolist() if diffusion.num_classes else None,
+                                           classes=None if labels is None else labels[rows].tolist(),
                                            callback=lambda done, of: bar.update())
             return np.stack([bound.total, bound.prior, bound.vb[:, 0]], 1).astype(np.float32)
 

@@ -14,12 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, ContextManager, Mapping, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from ddpm_ms.config import Config, SamplingConfig, override_section
 from ddpm_ms.data import RandomAccessDataset, create_dataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.runtime import Runtime
+
+
+def hidden_progress(total: int, active: bool = True) -> ContextManager[Any]:
+    """A bar that nobody sees."""
+    return tqdm(total=total, disable=True)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Subject:
         batch_size: images per network evaluation.
         classes: labels to draw, repeated over the images; None: all in turn.
         options: texts of `SamplingConfig` that differ from the run's.
-        progress: (steps, whether to show it) -> a bar with ``update``, as a context.
+        progress: (steps, whether to show it) -> a bar with ``update``, as a context. Default: none is shown.
     """
 
     diffusion: GaussianDiffusion
@@ -46,7 +52,7 @@ class Subject:
     batch_size: int = 64
     classes: Sequence[int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    progress: Callable[..., ContextManager[Any]] | None = None
+    progress: Callable[..., ContextManager[Any]] = hidden_progress
 
     @functools.cached_property
     def dataset(self) -> RandomAccessDataset:

@@ -35,7 +35,7 @@ def run_ranks(job: Job, stop: Stop) -> int:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], job: Job) -> Iterator[subprocess.Popen]:
+def _running(command: list[str], job: Job) -> Iterator[subprocess.Popen[bytes]]:
     """msrun, in a session of its own: Ctrl-C reaches the launcher alone; msrun would kill the ranks."""
     with job.msrun_log.open("wb") as log:
         msrun = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment_of(job),
@@ -48,7 +48,7 @@ def _running(command: list[str], job: Job) -> Iterator[subprocess.Popen]:
             msrun.wait()
 
 
-def _watch(job: Job, msrun: subprocess.Popen, members: Members, stop: Stop) -> Member | None:
+def _watch(job: Job, msrun: subprocess.Popen[bytes], members: Members, stop: Stop) -> Member | None:
     """Return when all members have ended: the first that failed, for which the others were ended, or None."""
     output = LiveLog(job.log_of(f"rank {job.first_rank}"))
     failed, over = None, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from mindspore import nn
 
@@ -37,8 +38,8 @@ def create_model(config: NetworkConfig, channels: int, image_size: ImageSize | N
 def describe_model(model: nn.Cell) -> NetworkConfig:
     """The section by which `create_model` makes such a network again; `CustomConfig` for one that is not registered, and for
     one of a subclass, which may compute something else under the same keys."""
-    section = getattr(model, "config", None)
-    name = getattr(section, "name", None)
+    section: Any = getattr(model, "config", None)
+    name: Any = getattr(section, "name", None)
     return section if name in NETWORKS and type(model) is NETWORKS[name] else CustomConfig()
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, Iterator, Literal
 
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime import cpu
@@ -29,7 +29,7 @@ class Runtime:
     rank: int
     world: int
     reason: str  # why this device, in one line
-    cpu_math: str = "fp32"
+    cpu_math: Literal["fp32", "bf16"] = "fp32"
 
 
 def device_target() -> str:
@@ -62,7 +62,7 @@ def start_device(wanted: str) -> tuple[str, str]:
     Raises:
         InputError: it cannot start.
     """
-    refusals = []
+    refusals: list[str] = []
     for device in DEVICES if wanted == "auto" else (wanted,):
         error = try_device(device)
         if error is None:

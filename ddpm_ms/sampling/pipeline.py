@@ -59,20 +59,20 @@ class SamplingPipeline:
                 x, steps = batch.noise.array(-1), batch.steps
             return self._drawn(batch, sampler, x, steps, return_all_timesteps)
 
-    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float], options: SamplingConfig, *,
+    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] | np.ndarray, options: SamplingConfig, *,
                     classes: Sequence[int] | None = None, callback: Callback | None = None) -> Samples:
         """Images between ``x1`` and ``x2``; see `ddpm_ms.GaussianDiffusion.interpolate`."""
-        lam = np.atleast_1d(np.asarray(lam, np.float64))
-        for share in lam:
+        shares = np.atleast_1d(np.asarray(lam, np.float64))
+        for share in shares:
             check_range("lam", float(share), 0, 1)
-        count = max(len(x1), len(x2), len(lam))
-        if len(lam) not in (1, count):
-            raise InputError(f"lam has {len(lam)} entries for {count} images, allowed: 1 or {count}")
+        count = max(len(x1), len(x2), len(shares))
+        if len(shares) not in (1, count):
+            raise InputError(f"lam has {len(shares)} entries for {count} images, allowed: 1 or {count}")
         batch = self.batch(count, options, classes=classes, callback=callback, given=True,
                            shared_noise=len(x1) == len(x2) == 1)
         sampler = self._sampler(batch)
         with self.evaluating():
-            x, steps = editing.interpolated(batch, x1, x2, lam)
+            x, steps = editing.interpolated(batch, x1, x2, shares)
             return self._drawn(batch, sampler, x, steps)
 
     def inpaint(self, img: np.ndarray, mask: np.ndarray, options: SamplingConfig, *, count: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from typing import Any, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -39,7 +39,7 @@ class EMA(nn.Cell):
     def __init__(self, model: nn.Cell, decay: float | None = None, update_every: int | None = None,
                  sigma_rel: float | None = None) -> None:
         super().__init__()
-        given = {"ema_decay": decay, "ema_update_every": update_every, "ema_sigma_rel": sigma_rel}
+        given: dict[str, Any] = {"ema_decay": decay, "ema_update_every": update_every, "ema_sigma_rel": sigma_rel}
         c = TrainingConfig(**{name: value for name, value in given.items() if value is not None})
         self.decay = c.ema_decay
         self.update_every = c.ema_update_every or (UPDATE_EVERY if decay is None else UPDATE_EVERY_WITH_DECAY)

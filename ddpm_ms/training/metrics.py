@@ -67,7 +67,7 @@ class Metrics:
         losses, t, weights = (ranks.gather(np.concatenate(rows), self._runtime)
                               for rows in (self._losses, self._t, self._weights))
         seconds = time.perf_counter() - self._since
-        row = {"step": step, "time": round(time.time(), 3), "loss": float(np.average(losses, weights=weights))}
+        row: dict[str, Any] = {"step": step, "time": round(time.time(), 3), "loss": float(np.average(losses, weights=weights))}
         for quarter in range(QUARTERS):
             chosen = t * QUARTERS // self._timesteps == quarter
             mean = float(np.average(losses[chosen], weights=weights[chosen])) if chosen.any() else None

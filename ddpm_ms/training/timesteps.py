@@ -35,6 +35,7 @@ class TimestepSampler:
         self.timesteps, self.seed = timesteps, seed
         self.weighted = self._draw is loss_second_moment
         if self._draw is log_normal:
+            assert snr is not None, "log_normal is a function of the signal-to-noise ratios"
             self.cumulative = np.cumsum(log_normal_probabilities(snr))
         # Row t: its last losses, oldest first; and how many there have been. Part of a checkpoint.
         self.losses = np.zeros((timesteps, HISTORY), np.float32)

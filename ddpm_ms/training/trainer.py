@@ -98,13 +98,13 @@ class Trainer:
             c.augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0, getattr(self.model, "num_classes", None),
             c.label_dropout)
         self.total_steps = count_steps(c, self.dataset, self.batches.images_per_step)
-        set_precision(self.model, c.precision, c.amp_level)
+        set_precision(self.model, precision, amp_level)
         if c.recompute:
             set_recompute(self.model)
         optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
         self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel)
         self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed, diffusion.schedule.snr)
-        self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(c.precision))
+        self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(precision))
         self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
                                     c.weight_decay, world)
         self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps, self.runtime)

@@ -43,6 +43,7 @@ class Validation:
     def _batch(self, numbers: range) -> np.ndarray:
         rows = np.array(numbers) % len(self.dataset)  # past the end: computed, then cut
         noise = rng.normal(self.seed, "validation_noise", 0, rows.tolist(), self.dataset.shape)
-        classes = Tensor(self.dataset.labels[rows].astype(np.int32)) if self.diffusion.num_classes else None
+        labels = self.dataset.labels if self.diffusion.num_classes else None
+        classes = None if labels is None else Tensor(labels[rows].astype(np.int32))
         images = Tensor(self.dataset.load(rows.tolist()))
         return self._losses(images, Tensor(self.times[rows]), Tensor(noise), False, classes, None).asnumpy()

@@ -33,7 +33,7 @@ class Picture:
     height: int = 0
 
 
-def save_report(run_dir: str | Path, config: dict, defaults: dict, path: str | Path) -> None:
+def save_report(run_dir: str | Path, config: dict[str, Any], defaults: dict[str, Any], path: str | Path) -> None:
     """Write the page about a run: complete or not at all.
 
     Args:
@@ -55,7 +55,7 @@ def save_report(run_dir: str | Path, config: dict, defaults: dict, path: str | P
         raise InputError(f"report {path} cannot be written: {error.strerror}") from None
 
 
-def report_html(run_dir: Path, config: dict, defaults: dict) -> str:
+def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any]) -> str:
     """The page as text; arguments and errors as for `save_report`."""
     rows, events = runs.read_metrics(run_dir), runs.read_events(run_dir)
     environment, size = runs.read_environment(run_dir), config["data"]["image_size"]
@@ -83,8 +83,8 @@ def _template() -> Any:
     return pages.get_template("report.html")
 
 
-def _cards(training: dict, rows: Sequence[dict], environment: dict, total: int | None, seconds: float | None,
-           parameters: int | None) -> list[tuple[str, str, str]]:
+def _cards(training: dict[str, Any], rows: Sequence[dict[str, Any]], environment: dict[str, Any], total: int | None,
+           seconds: float | None, parameters: int | None) -> list[tuple[str, str, str]]:
     """The numbers that one looks for first: (name, value, note)."""
     last, lowest, speed = rows[-1], min(rows, key=lambda row: row["loss"]), _speed(rows)
     per_step = training["train_batch_size"] * training["gradient_accumulate_every"]
@@ -104,7 +104,7 @@ def _cards(training: dict, rows: Sequence[dict], environment: dict, total: int |
     ]
 
 
-def _curves(rows: Sequence[dict]) -> list[tuple[str, str]]:
+def _curves(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(title, SVG) of each plot."""
     shown = (("Loss", plots.loss_curves(rows), None, True),
              ("Learning rate", {"lr": plots.curve(rows, "lr")}, "linear", False),
@@ -135,13 +135,13 @@ def _picture(path: Path, caption: str) -> Picture:
     return Picture(path.name, caption, kind, base64.b64encode(data).decode(), width, height)
 
 
-def _changed(config: dict, defaults: dict) -> list[tuple[str, Any, Any]]:
+def _changed(config: dict[str, Any], defaults: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, value, default) of every key that differs from its default."""
     return [(f"{section}.{key}", value, defaults[section][key]) for section, keys in config.items()
             for key, value in keys.items() if value != defaults[section][key]]
 
 
-def _facts(rows: Sequence[dict]) -> list[tuple[str, str]]:
+def _facts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     speed, compiling = _speed(rows), rows[-1].get("compile_seconds")
     return [("images per second, median", f"{speed:,.1f}" if speed else "not known"),
             ("compilation of the last start", _duration(compiling) if compiling else "not known"),
@@ -168,7 +168,7 @@ def _yaml(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _speed(rows: Sequence[dict]) -> float | None:
+def _speed(rows: Sequence[dict[str, Any]]) -> float | None:
     """The median of the intervals' speeds."""
     _, speeds = plots.curve(rows, "images_per_second")
     return sorted(speeds)[len(speeds) // 2] if len(speeds) else None

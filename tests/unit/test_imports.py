@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import ddpm_ms
+
 PACKAGE = Path(__file__).parents[2] / "ddpm_ms"
 LEAVES = {"errors", "version", "parts"}
 # Everything that each part may import from the package itself.
@@ -73,3 +75,10 @@ def test_only_runtime_touches_the_environment_and_the_device(path):
         return
     names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     assert not names & {"environ", "getenv", "set_device", "set_context", "set_seed", "get_rank"}, path
+
+
+def test_type_checkers_read_the_same_public_names_as_are_imported_late():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block, = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    read = {alias.asname: line.module for line in block.body for alias in line.names}  # without "as" a name is not exported
+    assert read == ddpm_ms._PUBLIC
