@@ -203,7 +203,17 @@ class TrainingConfig(Section):
     """The optimisation; see `ddpm_ms.Trainer`. Every count is in optimizer steps."""
 
     section = "training"
-    renamed = {"optimizer": "weight_decay (above 0 it is AdamW)", "amp_level=O3": "O2, which is the same"}
+    renamed = {
+        "optimizer": "weight_decay (above 0 it is AdamW)",
+        "amp_level=O3": "O2, which is the same",
+        # Keywords of denoising-diffusion-pytorch's Trainer that say something else here.
+        "amp": "precision (fp16 or bf16)",
+        "mixed_precision_type": "precision (fp16 or bf16)",
+        "split_batches": "train_batch_size, which is that of the whole job",
+        "convert_image_to": "channels of the network (1 is grey, 3 is RGB, 4 is RGBA)",
+        "save_best_and_latest_only": "keep_last, and validation_images, which says what is best and keeps it",
+        **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"), "`ddpm-ms evaluate`, after training"),
+    }
     train_batch_size: Whole = setting(16, "images per micro-batch, shared among the devices", ge=1)
     gradient_accumulate_every: Whole = setting(1, "micro-batches per optimizer step", ge=1)
     train_num_steps: Whole = setting(100_000, "how long to train", ge=0)

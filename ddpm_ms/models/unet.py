@@ -28,7 +28,8 @@ class UnetConfig(NetworkConfig):
     """The U-Net of denoising-diffusion-pytorch, see `ddpm_ms.Unet`."""
 
     renamed = {"learned_sinusoidal_cond": "time_embedding: learned_fourier",
-               "random_fourier_features": "time_embedding: random_fourier", "learned_sinusoidal_dim": "fourier_dim"}
+               "random_fourier_features": "time_embedding: random_fourier", "learned_sinusoidal_dim": "fourier_dim",
+               "resnet_block_groups": "block: group, whose norms have 8 groups"}
     name: Literal["unet"] = "unet"
     init_dim: Optional[Whole] = setting(None, "channels after the first convolution; null: dim", ge=1)
     out_dim: Optional[Whole] = setting(None, "output channels; null: those of the image, doubled by learned_variance", ge=1)
@@ -176,7 +177,8 @@ class Unet(nn.Cell):
 
 def _settings(keywords: dict[str, Any]) -> dict[str, Any]:
     """``keywords``, those of denoising-diffusion-pytorch as the settings that say the same here."""
-    settings = {"fourier_dim" if key == "learned_sinusoidal_dim" else key: value for key, value in keywords.items()}
+    settings = {"fourier_dim" if key == "learned_sinusoidal_dim" else key: value for key, value in keywords.items()
+                if key != "flash_attn"}  # the same function; how it is computed is `ddpm_ms.ops.attention`'s business
     for key, embedding in (("learned_sinusoidal_cond", "learned_fourier"), ("random_fourier_features", "random_fourier")):
         if settings.pop(key, False):
             settings["time_embedding"] = embedding

@@ -170,7 +170,7 @@ class Trainer:
                 # Save, then sample: whoever is killed while sampling has the checkpoint.
                 with self.metrics.paused():
                     if due or stopping:
-                        self.save(stopping)
+                        self.save(last=stopping)
                     if due and (not stopping or self.step == self.total_steps):  # nobody would draw the last grid again
                         self.sample()
                 if stopping:
@@ -288,6 +288,15 @@ class Trainer:
         """Write what describes the run into its directory."""
         ranks.on_rank_0(lambda: self.directory.describe(self.config, rt.environment(self.runtime)), self.runtime)
 
+    def load(self, milestone: int | None = None) -> None:
+        """What denoising-diffusion-pytorch calls to go on with a run. Here `train` does it by itself.
+
+        Raises:
+            InputError: always, with what to do instead.
+        """
+        raise InputError(f"Trainer.load({'' if milestone is None else milestone}), allowed: nothing, for train() resumes "
+                         f"{self.run_dir} at its newest checkpoint; ddpm_ms.load_diffusion reads any other")
+
     def resume(self) -> None:
         """Bring all ranks to the newest good checkpoint of the run directory, if any. Damaged ones are reported and passed
         over. Only rank 0 reads files: the others may be on machines that do not see them."""
@@ -303,12 +312,13 @@ class Trainer:
             log.info("resuming %s at step %d", self.run_dir, self.step)
         self.metrics.rewind(self.step)
 
-    def save(self, last: bool = False) -> None:
+    def save(self, milestone: int | None = None, *, last: bool = False) -> None:
         """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover, but not the best.
 
         If that fails, for want of space or rights, the last good one stays and training goes on to the next.
 
         Args:
+            milestone: ignored: checkpoints are named by the step. Scripts for denoising-diffusion-pytorch pass one.
             last: training ends here, whatever the step.
 
         Raises:

@@ -26,9 +26,8 @@ def test_the_tables_of_samplers_are_what_is_measured(name):
     assert cells[1].startswith(f"{evaluations} /") and cells[-1].startswith(f"{error:.4f} /")
 
 
-def test_the_documents_name_every_sampler():
-    (line,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Draw:"))
-    assert re.findall(r"`(\w+)`", line) == list(rows("docs/sampling.md")) == list(SAMPLERS)
+def test_the_guide_to_sampling_has_a_row_for_every_sampler():
+    assert list(rows("docs/sampling.md")) == list(SAMPLERS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
