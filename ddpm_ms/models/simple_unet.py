@@ -121,7 +121,7 @@ class SimpleUnet(nn.Cell):
         t = self.time_emb(self.cast(time, ms.int32 if self.rows else ms.float32))
         if self.class_emb is not None:
             t = t + self.class_emb(classes, time)
-        skips: tuple[Tensor, ...] = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for block, shrink in zip(self.downs, self.shrinks):
             x = block(x, t)
             skips = skips + (x,)

@@ -93,7 +93,7 @@ class TinyUnet(nn.Cell):
             t = t + self.class_emb(classes, time)
         picture = self.reshape(self.time_map(t), (-1, 1, *self.size))
         x = self.first(self.concat((x, self.cast(picture, x.dtype))))
-        skips: tuple[Tensor, ...] = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for down, block in zip(self.downs, self.blocks):
             x = block(down(x))
             skips = skips + (x,)

@@ -144,7 +144,7 @@ class Unet(nn.Cell):
             x = self.concat((self.zeros_like(x) if x_self_cond is None else x_self_cond, x))
         t = self._condition(time, classes)
         x = self.init_conv(x)
-        skips: tuple[Tensor, ...] = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for stage in self.downs:
             x = stage.block1(x, t, dropout_key)
             skips = skips + (x,)
