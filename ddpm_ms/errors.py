@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from typing import Iterable
+from typing import Iterable, Iterator
 
 LONGEST_LINE = 2000  # of a message, in characters
 
@@ -28,6 +29,15 @@ class TrainingError(RuntimeError):
 
 class EvaluationError(RuntimeError):
     """An evaluation ran and its result is below what is asked of it; the command line exits with status 1."""
+
+
+@contextlib.contextmanager
+def needed(package: str, what: str) -> Iterator[None]:
+    """Around the import of an optional ``package``: if it is missing, `InputError` says that ``what``, and how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise InputError(f"{what}, but {package} is not installed: pip install {package}") from None
 
 
 def shown(value: object) -> str:

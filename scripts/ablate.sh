@@ -4,10 +4,10 @@ set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/ablate.sh [--seeds N] [DATA ...]"
-    echo "DATA: digits, fashion8, fashion_mnist (default: digits fashion8). Every variant of scripts/ablate.py is trained on each"
+    echo "DATA: digits, fashion14, fashion_mnist (default: digits fashion14). Every variant of scripts/ablate.py is trained on each"
     echo "with N seeds (default 1), one run per core at a time, and 512 images of it are judged; then a table is printed."
     echo "Runs go to runs/ablate; what is finished there is not done again. A run takes 3 to 4 minutes of a core on"
-    echo "digits and fashion8, and 30 on fashion_mnist."
+    echo "digits and fashion14, and 30 on fashion_mnist."
     echo "Environment: JOBS (default: the cores), FASHION_MNIST (default: where Debian's dataset-fashion-mnist puts it), PYTHON, VENV."
 }
 seeds=1
@@ -21,14 +21,14 @@ done
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 
 data=("$@")
-[ ${#data[@]} -gt 0 ] || data=(digits fashion8)
+[ ${#data[@]} -gt 0 ] || data=(digits fashion14)
 export FASHION_MNIST="${FASHION_MNIST:-/usr/share/datasets/fashion-mnist}"
 mkdir -p runs/ablate
-if [[ " ${data[*]} " == *" fashion8 "* ]] && [ ! -f runs/ablate/fashion8.npz ]; then
+if [[ " ${data[*]} " == *" fashion14 "* ]] && [ ! -f runs/ablate/fashion14.npz ]; then
     python scripts/ablate.py prepare "$FASHION_MNIST"
 fi
 python scripts/ablate.py jobs "${data[@]}" --seeds "$seeds" \

@@ -12,7 +12,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 
 teacher="${RUN_DIR:-runs/digits}"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_ms import load_diffusion, runtime, visual
-from ddpm_ms.cli.evaluate import classifier_judge
 from ddpm_ms.config import RuntimeConfig
+from ddpm_ms.evaluation import classifier_judge
 
 IMAGES, PICTURED = 1024, (4, 1)
 

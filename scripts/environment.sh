@@ -20,7 +20,7 @@ find_python() {
     return 2
 }
 
-# install_package EXTRAS: EXTRAS is "" or "[dev]".
+# install_package EXTRAS: EXTRAS, as pip takes them, is "", "[digits,evaluate]" or "[dev]".
 install_package() {
     local extras="$1" venv="${VENV:-$root/.venv}" python stamp
     stamp="$venv/.installed$extras-$(cat "$root/setup.py" "$root/pyproject.toml" | cksum | cut -d ' ' -f 1)"

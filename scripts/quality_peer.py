@@ -2,8 +2,9 @@
 
     python quality_peer.py IMAGES.npz WEIGHTS.npz DIM DIM_MULTS BATCH LEARNING_RATE STEPS SEED
 
-Its Unet, its GaussianDiffusion (pred_v, cosine and its loss weight are defaults), its average (decay 0.995, every 10th step),
-Adam with its Trainer's betas and clipping. Its Trainer itself reads folders of image files only, and mirrors them.
+Its Unet, its GaussianDiffusion (pred_v and its loss weight are defaults; the schedule is the recipes'), its average (decay 0.995,
+every 10th step), Adam with its Trainer's betas and clipping. Its Trainer itself reads folders of image files only, and mirrors
+them.
 """
 
 import sys
@@ -18,7 +19,7 @@ def main():
     torch.manual_seed(int(seed))
     images = torch.from_numpy(np.load(images)["images"])
     network = peer.Unet(int(dim), dim_mults=tuple(map(int, mults.split(","))), channels=images.shape[1])
-    diffusion = peer.GaussianDiffusion(network, image_size=images.shape[2], sampling_timesteps=50)
+    diffusion = peer.GaussianDiffusion(network, image_size=images.shape[2], beta_schedule="cosine")
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=float(rate), betas=(0.9, 0.99))
     ema = EMA(diffusion, beta=0.995, update_every=10)
     batches = endless(images, int(batch))

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/quality_vs_torch.sh [DATA=SEEDS ...]"
-    echo "DATA=SEEDS: digits=3 fashion_mnist=1 by default. Both sides train 1,500 steps of the same network, batch and learning rate"
+    echo "DATA=SEEDS: digits=3 fashion_mnist=1 by default. Both sides train 1,500 steps of the same network and batch size"
     echo "in turns of 30 seconds, then this package goes on until it has had as much time; 2,048 images of each are judged."
     echo "Everything goes to runs/quality; what is finished there is not done again. By estimate digits take 15 minutes a"
     echo "seed on two cores, Fashion-MNIST 90, for which FASHION_MNIST names the folder of its files. Leave the machine alone meanwhile."
@@ -15,7 +15,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install_peer
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 
 fashion="${FASHION_MNIST:-/usr/share/datasets/fashion-mnist}"

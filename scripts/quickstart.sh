@@ -11,7 +11,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 
 run_dir="${RUN_DIR:-runs/digits}"

@@ -22,31 +22,20 @@ source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 device="$1" num="$2" config="$3"
 shift 3
 is_device "$device" || fail "DEVICE is '$device', allowed: auto, Ascend, GPU, CPU"
-check_count "$device" "$num"
+check_count "$num"
 [ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file"
 
-run_dir="runs/$(basename "${config%.*}")"
-arguments=()
+launch=(--ranks "$num") train=(--config "$config" --device "$device") overrides=()
 while [ "$#" -gt 0 ]; do
     case "$1" in
         --run-dir | --nodes | --node-rank | --master | --rank-table)
             [ "$#" -ge 2 ] || fail "$1 has no value" ;;&
-        --run-dir) run_dir="$2"; shift 2 ;;
-        --run-dir=*) run_dir="${1#*=}"; shift ;;
-        --nodes) NODES="$2"; shift 2 ;;
-        --node-rank) NODE_RANK="$2"; shift 2 ;;
-        --master) MASTER="$2"; shift 2 ;;
-        --rank-table) RANK_TABLE="$2"; shift 2 ;;
-        *) arguments+=("$1"); shift ;;
+        --run-dir) train+=("$1" "$2"); shift 2 ;;
+        --run-dir=*) train+=("$1"); shift ;;
+        --nodes | --node-rank | --master | --rank-table) launch+=("$1" "$2"); shift 2 ;;
+        *) overrides+=("$1"); shift ;;
     esac
 done
-[[ "$NODES" =~ ^[1-9][0-9]*$ ]] || fail "--nodes is '$NODES', allowed: a number from 1"
-[[ "$NODE_RANK" =~ ^[0-9]+$ ]] && [ "$NODE_RANK" -lt "$NODES" ] || fail "--node-rank is '$NODE_RANK', allowed: 0 to $((NODES - 1))"
-[ "$NODES" -eq 1 ] || [[ "$MASTER" =~ ^.+:[0-9]+$ ]] || fail "--master is '$MASTER', allowed with several nodes: HOST:PORT"
-[ -z "$RANK_TABLE" ] || [ -f "$RANK_TABLE" ] || fail "--rank-table is '$RANK_TABLE', allowed: a file"
 
 use_package
-# Once, before NUM_DEVICES of them: the recipe is sound, and the device computes.
-python -m ddpm_ms train --config "$config" --device "$device" "${arguments[@]+"${arguments[@]}"}" --dry-run >/dev/null
-launch_ranks "$device" "$num" "$run_dir/logs" train --config "$config" --device "$device" --run-dir "$run_dir" \
-    "${arguments[@]+"${arguments[@]}"}"
+exec python -m ddpm_ms launch "${launch[@]}" train "${train[@]}" "${overrides[@]+"${overrides[@]}"}"

@@ -13,7 +13,7 @@ package = importlib.util.find_spec("mindspore").submodule_search_locations[0]
 print(next(pathlib.Path(package, "lib").glob("libdnnl.so.3*")))')"
 made="$(mktemp -d)"
 trap 'rm -rf "$made"' EXIT
-native="$root/ddpm_ms/ops/cpu"
+native="$root/ddpm_ms/native"
 g++ -std=c++17 -g -O1 -pthread -fsanitize=address,undefined -fno-sanitize-recover=all -DDDPM_MS_SANITIZE -I"$native" \
     "$root/tests/native/sanitize.cpp" "$native/convolution.cpp" "$native/kernels.cpp" "$onednn" \
     "-Wl,-rpath,$(dirname "$onednn")" -o "$made/sanitize"

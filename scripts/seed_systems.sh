@@ -13,20 +13,20 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_package ""
+install_package "[digits,evaluate]"
 cd "$root"
 runs="${RUNS:-runs/seeds}"
 mkdir -p "$runs" docs/images/seeds
 
-# seconds_of RUN...: what their logs say they took, without breaks.
+# seconds_of RUN...: how long they trained, without breaks.
 seconds_of() {
     python - "$@" <<'EOF'
 import sys
 from pathlib import Path
 
-from ddpm_ms.visual.runs import read_log, seconds_at_work
+from ddpm_ms.visual.runs import read_events, read_metrics, seconds_at_work
 
-print(round(sum(seconds_at_work(read_log(Path(run))) or 0 for run in sys.argv[1:])))
+print(round(sum(seconds_at_work(read_events(Path(run)), read_metrics(run)) or 0 for run in sys.argv[1:])))
 EOF
 }
 

@@ -18,7 +18,7 @@ def cpu_runtime():
 @pytest.fixture
 def without_graphs(monkeypatch):
     """Operator by operator: for tests of the loop, to which graphs add nothing but the time that compiling them takes."""
-    monkeypatch.setattr(runtime, "_mode", "pynative")
+    monkeypatch.setattr("ddpm_ms.runtime.graphs._mode", "pynative")
 
 
 @pytest.fixture

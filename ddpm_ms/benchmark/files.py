@@ -25,7 +25,7 @@ class Files:
         self._case = case
 
     @functools.cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory:
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="ddpm_ms_benchmark_")
 
     @functools.cached_property

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from ddpm_ms import visual
 from ddpm_ms.benchmark.cases import CASES
@@ -27,34 +28,41 @@ class Side:
 
     def __init__(self, command: list[str]) -> None:
         self.began = time.perf_counter()
+        self.command = command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         stderr=subprocess.DEVNULL)
+        assert self.process.stdin is not None and self.process.stdout is not None  # pipes, as was asked
+        self.questions, self.answers = self.process.stdin, self.process.stdout
 
     def ask(self, what: str) -> float:
+        """Seconds that one piece of work took it."""
         time.sleep(PAUSE)
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        self.questions.write(f"{what}\n")
+        self.questions.flush()
+        answer = self.answers.readline()
         if not answer:
-            raise SystemExit(f"the benchmark's process ended: {' '.join(self.process.args)}")
+            raise SystemExit(f"the benchmark's process ended: {' '.join(self.command)}")
         return float(answer)
 
     def close(self) -> None:
-        self.process.stdin.close()
+        """End the process."""
+        self.questions.close()
         self.process.wait()
 
 
 def ours(case: str) -> Side:
+    """This package's side of a case."""
     return Side([sys.executable, "-m", "ddpm_ms.benchmark.work", case])
 
 
 def theirs(python: str, name: str) -> Side:
+    """The peer's side of a case."""
     case = CASES[name]
     mults = ",".join(map(str, case.dim_mults))
     return Side([python, str(PEER), f"{case.dim}:{mults}:{case.channels}:{case.size}:{case.batch}"])
 
 
-def compare(name: str, python: str, pairs: int) -> list[dict]:
+def compare(name: str, python: str, pairs: int) -> list[dict[str, Any]]:
     """One row for each kind of work of the case."""
     network = "a" if name == "e" else name
     sides = ours(network), theirs(python, network)
@@ -92,7 +100,8 @@ def start_up() -> dict[str, float]:
     return found
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each row of `compare`."""
     lines = ["| case | work | ours, s | peer, s | ours / peer | peak memory, MiB |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         lines.append(f"| {row['case']} | {row['kind']} | {row['ours_s']:.4f} | {row['peer_s']:.4f} | {row['ratio']:.2f} | "
@@ -101,6 +110,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
+    """Compare all cases that the command line names, and write JSON, chart and table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))

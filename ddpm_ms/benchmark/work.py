@@ -21,9 +21,10 @@ from mindspore import Tensor, nn
 from ddpm_ms import runtime
 from ddpm_ms.benchmark.cases import CASES
 from ddpm_ms.benchmark.files import Files
+from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
-from ddpm_ms.diffusion import GaussianDiffusion
 from ddpm_ms.errors import check_choice
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import Unet
 from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.training import EMA
@@ -60,6 +61,7 @@ class Work:
         self.batches_ahead = prefetch(self._from_files, itertools.count())
 
     def train(self) -> None:
+        """One optimizer step on images that are there."""
         self._train(*self.batches.step(self.step))
 
     def train_load(self) -> None:
@@ -99,14 +101,17 @@ class Work:
         self.step += 1
 
     def eval(self) -> None:
+        """One evaluation of the network."""
         self.diffusion.set_train(False)
         self.diffusion.network_graph()(self.x, self.t, None, None).asnumpy()
 
     def sample(self) -> None:
+        """Draw a batch of images."""
         self.diffusion.sample(SAMPLED, sampler="ddim", steps=SAMPLING_STEPS, seed=0)
 
 
 def seconds(work: Callable[[], None]) -> float:
+    """How long ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -148,7 +153,7 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
 
 def serve(case: str, compile_cache: bool) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory"; answer with a number each."""
-    runtime.setup(runtime.RuntimeConfig(device="CPU"))
+    runtime.setup(RuntimeConfig(device="CPU"))
     work = Work(case)
     cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
     for line in sys.stdin:

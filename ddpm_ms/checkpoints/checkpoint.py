@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -19,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from ddpm_ms import runtime
 from ddpm_ms.config import Config, config_of_run
-from ddpm_ms.diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.errors import InputError, shown
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.models import create_model
 
 FORMAT = 2
@@ -43,10 +44,12 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """Optimizer steps done."""
         return self.state["step"]
 
     @property
     def config(self) -> Config:
+        """Of the run; `InputError` where it cannot be read."""
         try:
             return config_of_run(self.state["config"])
         except InputError as error:
@@ -171,9 +174,8 @@ def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
 
 def best(run_dir: str | Path) -> Path | None:
     """The good checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
-    losses = {path: _validation_loss(path) for path in in_run(run_dir)}
-    known = [path for path in losses if losses[path] is not None]
-    for path in sorted(known, key=losses.__getitem__):
+    losses = {path: loss for path in in_run(run_dir) if (loss := _validation_loss(path)) is not None}
+    for path in sorted(losses, key=losses.__getitem__):
         with contextlib.suppress(InputError):
             return read(path).path
     return None
@@ -184,7 +186,7 @@ def remove_old(run_dir: Path, keep: int, step: int) -> None:
 
     Those after ``step`` were damaged when training resumed. They do not count, and stay until it has come so far again.
     """
-    reached = [path for path in in_run(run_dir) if int(_NAME.match(path.name)[1]) <= step]
+    reached = [path for path in in_run(run_dir) if int(path.name.removeprefix("step_")) <= step]
     old = set(reached[keep:]) - {best(run_dir)}
     for path in (*old, *run_dir.glob("checkpoints/.partial_*")):
         shutil.rmtree(path, ignore_errors=True)
@@ -195,7 +197,7 @@ def _validation_loss(path: Path) -> float | None:
         loss = _read_state(path).get("validation_loss")
     except InputError:  # damaged: not the best
         return None
-    return loss if isinstance(loss, float) and loss == loss else None
+    return loss if isinstance(loss, float) and not math.isnan(loss) else None
 
 
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:

@@ -8,21 +8,22 @@ import sys
 from typing import Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli import benchmark, data, distill, evaluate, report, sample, train, visualize
+from ddpm_ms.cli import benchmark, data, distill, evaluate, launch, report, sample, train, visualize
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
-COMMANDS = (train, distill, sample, evaluate, benchmark, visualize, report, data)
+COMMANDS = (train, distill, sample, evaluate, launch, benchmark, visualize, report, data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
-    in the input, 130 interrupted."""
+    in the input, 130 interrupted; `launch` that of its ranks."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()
-        arguments.run(arguments)
+        rt.quiet()  # a recipe's section of a network imports MindSpore
+        return arguments.run(arguments) or 0
     except (InputError, TrainingError, EvaluationError) as error:
         print(f"ddpm-ms: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -32,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # where it is no request to finish a step and save
         print("ddpm-ms: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:

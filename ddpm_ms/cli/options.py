@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
 from ddpm_ms.errors import InputError, check_range
+
+if TYPE_CHECKING:  # they load MindSpore, or take their time
+    from tqdm import tqdm
+
+    from ddpm_ms.checkpoints import Checkpoint
+    from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 
 log = logging.getLogger("ddpm_ms")
 
@@ -85,7 +93,7 @@ def run_directory(checkpoint: str) -> Path:
     return path.resolve().parents[1] if path.resolve().parent.name == "checkpoints" else path
 
 
-def load(arguments: argparse.Namespace):
+def load(arguments: argparse.Namespace) -> tuple[rt.Runtime, GaussianDiffusion, Checkpoint]:
     """(runtime, diffusion, checkpoint) on the device that the arguments ask for."""
     runtime = start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.checkpoints import load_diffusion
@@ -93,17 +101,28 @@ def load(arguments: argparse.Namespace):
     return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
 
 
-def sampling(arguments: argparse.Namespace, config: Config) -> dict:
-    """The recipe's way of sampling, with what the command line changes."""
-    given = {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
-    return dict(override_section(config.sampling, given))
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of sampling, as it was typed."""
+    return {name: value for name, value in vars(arguments).items() if name in SAMPLING_NAMES and value is not None}
 
 
-def progress(total: int | None = None, unit: str = "step", active: bool = True):
+def sampling(arguments: argparse.Namespace, config: Config, sampler: str | None = None,
+             steps: int | None = None) -> SamplingConfig:
+    """The recipe's way of sampling, with what the command line changes.
+
+    Args:
+        sampler: this one, whatever either says.
+        steps: so many where the command line does not say.
+    """
+    fixed = {} if sampler is None else {"sampler": sampler}
+    return override_section(config.sampling, {**({} if steps is None else {"steps": steps}), **given_options(arguments), **fixed})
+
+
+def progress(total: int | None = None, unit: str = "step", active: bool = True) -> tqdm[Any]:
     """A bar of steps, where somebody looks."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, disable=not active or not rt.stderr_is_terminal())
+    return tqdm(total=total, unit=unit, disable=not active or not sys.stderr.isatty())
 
 
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:

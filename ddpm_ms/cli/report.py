@@ -28,5 +28,6 @@ def report(arguments: argparse.Namespace) -> None:
     config = load_run_config(Path(arguments.run_dir, "config.yaml"))
     out = Path(arguments.out or Path(arguments.run_dir, "report.html"))
     check_output("--out", out, (".html", ".htm"))
-    visual.save_report(arguments.run_dir, to_dict(config), to_dict(Config(model=type(config.model)())), out)
+    defaults = Config(model=type(config.model)(name=config.model.name))
+    visual.save_report(arguments.run_dir, to_dict(config), to_dict(defaults), out)
     log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)

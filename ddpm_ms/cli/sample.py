@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
-from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, progress, run_directory, sampling, trained_parent
-from ddpm_ms.collectives import gather
+from ddpm_ms.cli.drawing import DrawBatch, draw, from_noise
+from ddpm_ms.cli.options import check_counts, check_output, device_parent, load, run_directory, sampling, trained_parent
+from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.runtime import Runtime
+
+if TYPE_CHECKING:  # they load MindSpore
+    from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+    from ddpm_ms.sampling.batch import Samples
 
 log = logging.getLogger("ddpm_ms")
-
-GIF_IMAGES = 16  # as many of the images as an animation shows
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -42,26 +43,30 @@ def sample(arguments: argparse.Namespace) -> None:
         raise InputError("--mask without --init-image, allowed: with the image that it masks")
     if arguments.interpolate and (arguments.init_image or arguments.mask):
         raise InputError("--interpolate with --init-image or --mask, allowed: its two images alone")
-    arguments.out = arguments.out or run_directory(arguments.checkpoint) / "samples" / "sample.png"
-    for name, endings in (("out", (".png",)), ("gif", (".gif",)), ("npz", (".npz",))):
-        check_output(f"--{name}", getattr(arguments, name), endings)
+    out = arguments.out or run_directory(arguments.checkpoint) / "samples" / "sample.png"
+    for name, path, ending in (("--out", out, ".png"), ("--gif", arguments.gif, ".gif"), ("--npz", arguments.npz, ".npz")):
+        check_output(name, path, (ending,))
     check_output("--files", arguments.files and Path(arguments.files, "000000.png"), (".png",))
     runtime, diffusion, checkpoint = load(arguments)
     if arguments.interpolate and runtime.world > 1:
         raise InputError(f"--interpolate on {runtime.world} devices, allowed: one (the strip is one batch)")
-    how = sampling(arguments, checkpoint.config)
+    # The steps of RePaint are DDPM's.
+    options = sampling(arguments, checkpoint.config, sampler="ddpm" if arguments.mask else None)
     from ddpm_ms import visual
 
-    frames: list[np.ndarray] = []
-    images, speed = draw(diffusion, arguments, how, runtime, frames)
+    draw_batch, count = _what_to_draw(arguments, diffusion, options)
+    # A strip shares its noise, so it is one batch.
+    batch_size = count if arguments.interpolate else arguments.batch_size
+    drawing = draw(draw_batch, count, batch_size, runtime, arguments.classes, with_frames=arguments.gif is not None)
     if runtime.rank != 0:
         return
-    visual.save_grid(images, arguments.out)
-    method = "RePaint" if arguments.mask else how["sampler"]
-    steps = how["steps"] or diffusion.num_timesteps
-    log.info("%s: %d images, %s, %d steps, seed %d; %s", arguments.out, len(images), method, steps, how["seed"], speed)
+    images = drawing.images
+    visual.save_grid(images, out)
+    method = "RePaint" if arguments.mask else options.sampler
+    steps = options.steps or diffusion.num_timesteps
+    log.info("%s: %d images, %s, %d steps, seed %d; %s", out, count, method, steps, options.seed, drawing.speed)
     if arguments.gif:
-        visual.save_gif([*frames, images[:len(frames[0])]], arguments.gif)
+        visual.save_gif([*drawing.frames, images[:len(drawing.frames[0])]], arguments.gif)
         log.info("%s: the reverse process", arguments.gif)
     if arguments.npz:
         np.savez_compressed(arguments.npz, images=visual.to_uint8(images).transpose(0, 2, 3, 1))
@@ -72,70 +77,37 @@ def sample(arguments: argparse.Namespace) -> None:
         log.info("%s: one file per image", arguments.files)
 
 
-def draw(diffusion, arguments: argparse.Namespace, how: dict, runtime: Runtime,
-         frames: list | None = None) -> tuple[np.ndarray, str]:
-    """The images that the arguments ask for, in batches of one shape, every rank its share of each round, and how fast that
-    was; fills ``frames`` with the process of the first batch."""
-    from ddpm_ms import visual
-
-    draw_batch, count = _what_to_draw(diffusion, arguments, how)
-    batch = min(arguments.batch_size, -(-count // runtime.world))
-    rounds, evaluations = -(-count // (batch * runtime.world)), 0
-    images: list[np.ndarray] = []
-    began = time.perf_counter()
-    with progress(active=runtime.rank == 0) as bar:
-
-        def keep(done, transitions, x):
-            bar.total = rounds * transitions
-            bar.update(done > 0)
-            # Frames of the first batch; the result follows.
-            first_batch = frames is not None and getattr(arguments, "gif", None) and not images
-            if first_batch and done < transitions and done in visual.frame_steps(transitions):
-                frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
-
-        for number in range(rounds):
-            # The last batch is drawn whole and cut: another size would be another graph.
-            first = (number * runtime.world + runtime.rank) * batch
-            labels = arguments.classes and [arguments.classes[k % len(arguments.classes)] for k in range(first, first + batch)]
-            images.append(gather(draw_batch(batch, first, classes=labels, callback=keep), runtime))
-            evaluations += diffusion.nfe
-    seconds = time.perf_counter() - began
-    return np.concatenate(images)[:count], f"NFE {evaluations // rounds}, {count / seconds:.2f} images/s"
-
-
-def _what_to_draw(diffusion, arguments: argparse.Namespace, how: dict) -> tuple[Callable, int]:
-    """(a function that draws one batch, how many images there will be)."""
-    count = getattr(arguments, "num_images", None)
-
-    def batch_of(images: np.ndarray, size: int, first: int) -> np.ndarray:
-        return images[np.arange(first, first + size) % len(images)]
-
-    if getattr(arguments, "interpolate", None):
+def _what_to_draw(arguments: argparse.Namespace, diffusion: GaussianDiffusion,
+                  options: SamplingConfig) -> tuple[DrawBatch, int]:
+    """(what draws a batch of the images that the arguments ask for, how many there will be)."""
+    pipeline = diffusion.pipeline
+    if arguments.interpolate:
         first, second = (_images([path], diffusion) for path in arguments.interpolate)
-        count = count or 8
+        count = arguments.num_images or 8
         shares = np.linspace(0, 1, count)
-        arguments.batch_size = count  # the strip shares its noise, so it is one batch
-        return lambda size, _, **rest: diffusion.interpolate(first, second, shares, **rest, **how), count
-    if getattr(arguments, "init_image", None):
-        images = _images(arguments.init_image, diffusion)
-        count = count or len(images)
-        if arguments.mask:
-            mask = _mask(arguments.mask, diffusion)
-            return lambda size, first, **rest: diffusion.inpaint(batch_of(images, size, first), mask, first_index=first,
-                                                                 **rest, **how), count
-        return lambda size, first, **rest: diffusion.sample(size, first_index=first, init_images=batch_of(images, size, first),
-                                                            **rest, **how), count
-    return lambda size, first, **rest: diffusion.sample(size, first_index=first, **rest, **how), count or 64
+        return lambda numbers, **rest: pipeline.interpolate(first, second, shares, options, **rest), count
+    if not arguments.init_image:
+        return from_noise(pipeline, options), arguments.num_images or 64
+    images = _images(arguments.init_image, diffusion)
+    mask = arguments.mask and _mask(arguments.mask, diffusion)
+
+    def edit_batch(numbers: range, **rest: Any) -> Samples:
+        originals = images[np.array(numbers) % len(images)]
+        if mask is not None:
+            return pipeline.inpaint(originals, mask, options, first_index=numbers.start, **rest)
+        return pipeline.sample(len(numbers), options, first_index=numbers.start, init_images=originals, **rest)
+
+    return edit_batch, arguments.num_images or len(images)
 
 
-def _images(paths: Sequence[str], diffusion) -> np.ndarray:
+def _images(paths: Sequence[str], diffusion: GaussianDiffusion) -> np.ndarray:
     """Image files as (N, C, H, W) in [0, 1], scaled and cropped as for training."""
     from ddpm_ms.data.images import read_image
 
     return np.stack([read_image(path, diffusion.image_size, diffusion.channels) for path in paths])
 
 
-def _mask(path: str, diffusion) -> np.ndarray:
+def _mask(path: str, diffusion: GaussianDiffusion) -> np.ndarray:
     """A mask file as (H, W) of 0 and 1: bright is known, dark is to be filled in."""
     from ddpm_ms.data.images import image_size, read_image
 

@@ -32,7 +32,7 @@ def train(arguments: argparse.Namespace) -> None:
     config = config.model_copy(update={"runtime": runtime_config(config.runtime, arguments)})
     runtime = start(config.runtime)
     from ddpm_ms.data import create_dataset
-    from ddpm_ms.diffusion import create_diffusion
+    from ddpm_ms.gaussian_diffusion import create_diffusion
     from ddpm_ms.models import create_model, num_parameters
     from ddpm_ms.training import Trainer
 
@@ -43,7 +43,7 @@ def train(arguments: argparse.Namespace) -> None:
         print(to_yaml(config), end="")
         print(f"# parameters: {num_parameters(model):,}")
         return
-    run_dir = Path(arguments.run_dir or Path("runs", Path(arguments.config).stem))
+    run_dir = run_directory_of(arguments)
     dataset = create_dataset(config.data)
     for skipped in getattr(dataset, "skipped", ()):
         log.warning("skipped: %s", skipped)
@@ -53,3 +53,8 @@ def train(arguments: argparse.Namespace) -> None:
         log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
                  len(dataset), run_dir)
     trainer.train()
+
+
+def run_directory_of(arguments: argparse.Namespace) -> Path:
+    """Where the run goes: --run-dir, or runs/ and the recipe's name."""
+    return Path(arguments.run_dir or Path("runs", Path(arguments.config).stem))

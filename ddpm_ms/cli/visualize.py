@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from ddpm_ms.cli.drawing import GIF_IMAGES, draw, from_noise
 from ddpm_ms.cli.options import (
     check_counts,
     check_output,
@@ -18,9 +20,12 @@ from ddpm_ms.cli.options import (
     sampling,
     trained_parent,
 )
-from ddpm_ms.cli.sample import GIF_IMAGES, draw
-from ddpm_ms.config import load_config, replace
+from ddpm_ms.config import DiffusionConfig, load_config, replace
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES
+
+if TYPE_CHECKING:  # imported where it is needed
+    from ddpm_ms.diffusion.schedules import NoiseSchedule
 
 log = logging.getLogger("ddpm_ms")
 
@@ -63,13 +68,14 @@ def forward(arguments: argparse.Namespace) -> None:
     check_output("--out", arguments.out, (".png",))
     from ddpm_ms import rng, visual
     from ddpm_ms.data import create_dataset
+    from ddpm_ms.diffusion.objectives import noised
 
     schedule, dataset = _schedule(config.diffusion), create_dataset(config.data)
     check_range("--index", arguments.index, 0, len(dataset) - 1)
     image = dataset.load([arguments.index])
     noise = rng.normal(config.training.seed, "noise", 0, [arguments.index], dataset.shape)
-    noised = [alpha * (image * 2 - 1) + sigma * noise for alpha, sigma in map(schedule.alpha_sigma, steps)]
-    visual.save_strip(np.concatenate([image, *((x + 1) / 2 for x in noised)]), arguments.out)
+    levels = [noised(image * 2 - 1, noise, *schedule.alpha_sigma(step)) for step in steps]
+    visual.save_strip(np.concatenate([image, *((x + 1) / 2 for x in levels)]), arguments.out)
     log.info("%s: the image, then noised at steps %s", arguments.out, ", ".join(map(str, steps)))
 
 
@@ -78,8 +84,8 @@ def schedules(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides).diffusion
     check_output("--out", arguments.out, (".png",))
     from ddpm_ms import visual
-    from ddpm_ms.diffusion.loss_weights import OTHER_WEIGHTS, WEIGHTS_OF_X0, create_loss_weight
-    from ddpm_ms.diffusion.schedules import SCHEDULES, create_schedule
+    from ddpm_ms.diffusion.loss_weights import create_loss_weight
+    from ddpm_ms.diffusion.schedules import create_schedule
 
     own = _schedule(config)
     recipe = "own betas" if config.betas else config.beta_schedule
@@ -92,7 +98,7 @@ def schedules(arguments: argparse.Namespace) -> None:
             log.warning("left out: %s, %s", name, error)
     with np.errstate(divide="ignore", invalid="ignore"):  # without any signal some weights are not defined
         weights = {config.loss_weight: create_loss_weight(config, own.snr)}
-        for name in (*WEIGHTS_OF_X0, *OTHER_WEIGHTS):
+        for name in LOSS_WEIGHTS:
             try:
                 other = replace(config, loss_weight=name, p2_loss_weight_gamma=None)
                 weights.setdefault(name, create_loss_weight(other, own.snr))
@@ -117,20 +123,19 @@ def reverse(arguments: argparse.Namespace) -> None:
     """Write the way from noise to images as an animation whose last frame is held."""
     check_counts(arguments)
     check_range("--num-images", arguments.num_images, 1, GIF_IMAGES)
-    arguments.gif = arguments.gif or run_directory(arguments.checkpoint) / "reverse.gif"
-    check_output("--out", arguments.gif, (".gif",))
+    gif = arguments.gif or run_directory(arguments.checkpoint) / "reverse.gif"
+    check_output("--out", gif, (".gif",))
     runtime, diffusion, checkpoint = load(arguments)
     from ddpm_ms import visual
 
-    how = sampling(arguments, checkpoint.config)
-    if arguments.steps is None:  # as many as there are frames
-        how["steps"] = min(visual.FRAMES - 1, diffusion.num_timesteps)
-    frames: list[np.ndarray] = []
-    images, _ = draw(diffusion, arguments, how, runtime, frames)
+    # As many steps as there are frames.
+    options = sampling(arguments, checkpoint.config, steps=min(visual.FRAMES - 1, diffusion.num_timesteps))
+    drawing = draw(from_noise(diffusion.pipeline, options), arguments.num_images, arguments.batch_size, runtime,
+                   arguments.classes, with_frames=True)
     if runtime.rank != 0:
         return
-    visual.save_gif([*frames, images], arguments.gif)
-    log.info("%s: %d images, %s, %d steps", arguments.gif, len(images), how["sampler"], how["steps"])
+    visual.save_gif([*drawing.frames, drawing.images], gif)
+    log.info("%s: %d images, %s, %d steps", gif, len(drawing.images), options.sampler, options.steps)
 
 
 def nearest(arguments: argparse.Namespace) -> None:
@@ -147,7 +152,8 @@ def nearest(arguments: argparse.Namespace) -> None:
     if config.training.validation_images:
         dataset, _ = split(dataset, config.training.validation_images, config.training.seed)
     check_range("the number of images in the data", len(dataset), 2)
-    images, _ = draw(diffusion, arguments, sampling(arguments, config), runtime)
+    draw_batch = from_noise(diffusion.pipeline, sampling(arguments, config))
+    images = draw(draw_batch, arguments.num_images, arguments.batch_size, runtime, arguments.classes).images
     if runtime.rank != 0:
         return
     with progress(len(dataset), "image") as bar:
@@ -158,14 +164,14 @@ def nearest(arguments: argparse.Namespace) -> None:
     log.info("%s: each sample, and to its right the training image nearest to it; nearest pair first", arguments.out)
 
 
-def _ends(kind: argparse.ArgumentParser, run) -> None:
+def _ends(kind: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> None:
     """What every kind has: where it writes, and what it runs."""
     out = f"{run.__name__}.png"
     kind.add_argument("--out", default=out, metavar="PNG", help=f"the picture (default: {out})")
     kind.set_defaults(run=run)
 
 
-def _schedule(config):
+def _schedule(config: DiffusionConfig) -> NoiseSchedule:
     from ddpm_ms.diffusion.schedules import create_schedule
 
     return create_schedule(config.beta_schedule, config.timesteps, config.betas, config.rescale_betas_zero_snr)

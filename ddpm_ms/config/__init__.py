@@ -1,5 +1,6 @@
 """Configurations: what can be set, and the recipes that set it."""
 
+from ddpm_ms.config.messages import choices
 from ddpm_ms.config.recipes import (
     config_from_dict,
     config_of_run,
@@ -14,7 +15,6 @@ from ddpm_ms.config.recipes import (
     to_yaml,
 )
 from ddpm_ms.config.sections import (
-    NETWORKS,
     Config,
     CustomConfig,
     DataConfig,
@@ -26,19 +26,16 @@ from ddpm_ms.config.sections import (
     RuntimeConfig,
     SamplingConfig,
     Section,
-    SimpleUnetConfig,
-    TimestepSampling,
-    TinyUnetConfig,
     TrainingConfig,
-    UnetConfig,
     Variance,
+    network_section,
     section_of,
+    setting,
 )
 
 __all__ = [
-    "NETWORKS", "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig",
-    "ImageSize", "NetworkConfig", "RuntimeConfig", "SamplingConfig", "Section", "SimpleUnetConfig",
-    "TimestepSampling", "TinyUnetConfig", "TrainingConfig", "UnetConfig", "Variance", "config_from_dict",
-    "config_of_run", "differences", "load_config", "load_run_config", "nearest_valid_sizes", "override_config",
-    "override_section", "replace", "section_of", "to_dict", "to_yaml",
+    "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "ImageSize", "NetworkConfig",
+    "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict", "config_of_run",
+    "differences", "load_config", "load_run_config", "nearest_valid_sizes", "network_section", "override_config",
+    "override_section", "replace", "section_of", "setting", "to_dict", "to_yaml",
 ]

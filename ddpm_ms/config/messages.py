@@ -3,46 +3,88 @@
 from __future__ import annotations
 
 import typing
-from typing import Any, Iterator, Literal, Mapping, Union
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError, core_schema
 
 from ddpm_ms.errors import InputError, did_you_mean, shown
+from ddpm_ms.parts import Registry
+
+if TYPE_CHECKING:  # it imports this module
+    from ddpm_ms.config.sections import Section
 
 LARGEST_INT = 2**63 - 1
-# Keys that are no more, and what says the same.
-RENAMED = {"diffusion.min_snr_loss_weight": ", allowed: loss_weight: min_snr"}
 _BOUNDS = {"greater_than_equal", "less_than_equal", "finite_number", "too_short"}  # pydantic's names of these errors
 _NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 
 
-def check_keys(section: type[BaseModel], values: Mapping[Any, Any]) -> None:
+@dataclass(frozen=True)
+class OneOf:
+    """Annotates a text that names one of the ``parts``."""
+
+    parts: Registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.parts)}
+
+    def _check(self, name: str) -> str:
+        if name not in self.parts:
+            raise PydanticCustomError("no_part", "no such part")
+        return name
+
+
+def check_keys(section: type[Section], values: Mapping[Any, Any]) -> None:
     """Raise `InputError` for the first key that ``section`` does not have."""
     for key in values:
         if key not in section.model_fields:
-            unknown_key(f"{section.section}.", key, section.model_fields)
+            unknown_key(f"{section.section}.", key, section.model_fields, section.renamed)
 
 
-def unknown_key(prefix: str, key: Any, known: Mapping[str, Any]) -> None:
-    """Raise the `InputError` about a key that is not among ``known``."""
+def unknown_key(prefix: str, key: Any, known: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> None:
+    """Raise the `InputError` about a key that is not among ``known``; ``renamed``: keys that were, and what says the same."""
     name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
-    nearest = RENAMED.get(name) or did_you_mean(key, known) or f", allowed: {', '.join(known)}"
+    if isinstance(key, str) and renamed and key in renamed:
+        nearest = f", allowed: {renamed[key]}"
+    else:
+        nearest = did_you_mean(key, known) or f", allowed: {', '.join(known)}"
     raise InputError(f"unknown key '{name}'{nearest}")
 
 
-def line_about(section: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
+def line_about(section: type[Section], values: Mapping[str, Any], error: ValidationError) -> str:
     """``"training.train_lr is -1, allowed: at least 0.0"``, for the first of the ``values`` that is wrong."""
     found = error.errors(include_url=False)
-    key = found[0]["loc"][0]
+    key = str(found[0]["loc"][0])
     # Of a value that may be several things, one that has a bound is the one that was meant.
     bound = next((e for e in found if e["loc"][0] == key and e["type"] in _BOUNDS), None)
-    annotation = section.model_fields[key].annotation
-    limits = {**_limits(section.model_fields[key].metadata), **_limits(_metadata(annotation))}
+    field = section.model_fields[key]
+    annotation, limits = field.annotation, {**_limits(field.metadata), **_limits(_metadata(field.annotation))}
     value = bound["input"] if bound else values[key]
     name = f"{section.section}.{key}"
+    if isinstance(value, str) and f"{key}={value}" in section.renamed:
+        return f"{name} is {shown(value)}, allowed: {section.renamed[f'{key}={value}']}"
+    names = choices(field)
+    if names:
+        return f"{name} is {shown(value)}, allowed: {_named(names, value)}"
     if bound and bound["type"] == "too_short" and not bound["input"]:
         return f"{name} is empty, allowed: at least one number"
     return f"{name} is {shown(value)}, allowed: {_range(limits, bound) if bound else _describe(annotation, value)}"
+
+
+def choices(field: Any) -> tuple[Any, ...]:
+    """What a field of a section can be, where that is one of a few words or the name of a part; else nothing."""
+    for mark in field.metadata:
+        if isinstance(mark, OneOf):
+            return tuple(mark.parts)
+    return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
+
+
+def _named(names: tuple[Any, ...], value: Any) -> str:
+    return ", ".join(map(str, names)) + (did_you_mean(value, names) if isinstance(value, str) else "")
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
@@ -72,7 +114,7 @@ def _describe(annotation: Any, value: Any) -> str:
     if origin is Union:
         return " or ".join(_describe(option, value) for option in args)
     if origin is Literal:
-        return ", ".join(map(str, args)) + (did_you_mean(value, args) if isinstance(value, str) else "")
+        return _named(args, value)
     if origin is tuple:
         inner = _describe(args[0], value)
         return f"a list of {inner}s" if args[-1] is Ellipsis else f"a list of {len(args)} {inner}s"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
-from typing import Any, Iterable, TypeVar
+from typing import Any, Hashable, Iterable, TypeVar
 
 import yaml
 
+from ddpm_ms.config import older_runs
 from ddpm_ms.config.messages import check_keys, unknown_key
-from ddpm_ms.config.sections import NETWORKS, SECTIONS, Config, NetworkConfig, Section
-from ddpm_ms.errors import InputError, check_choice, shown
+from ddpm_ms.config.sections import DEFAULT_NETWORK, SECTIONS, Config, NetworkConfig, Section, network_section
+from ddpm_ms.errors import InputError, shown
+from ddpm_ms.parts import NETWORKS
 
 LARGEST_FILE = 2**20  # bytes of a recipe
 DEEPEST_NESTING = 20  # of what a recipe says; it needs three
@@ -47,32 +49,27 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
     return _overridden(to_dict(config), overrides)
 
 
-def config_from_dict(tree: dict) -> Config:
+def config_from_dict(tree: dict[str, Any]) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     _check_mapping("config", tree)
-    sections = {}
     for name, values in tree.items():
         if name not in SECTIONS:
             unknown_key("", name, SECTIONS)
         _check_mapping(name, values)
-        kind = SECTIONS[name]
-        if name == "model":
-            kind = _network(values)
-        check_keys(kind, values)  # before they become keywords, which are texts
-        sections[name] = kind(**values)
-    return Config(**sections)
+    # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
+    sections: dict[str, Any] = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    values = tree.get("model", {})
+    return Config(model=_section(_network(values), values), **sections)
 
 
-def config_of_run(tree: dict) -> Config:
+def config_of_run(tree: dict[str, Any]) -> Config:
     """`Config` from the nested dictionaries that a run recorded, today's or an older one's; the same errors as `load_config`."""
-    if isinstance(tree, dict):
-        tree = {**tree, "model": _model_of_run(tree.get("model", {})), "diffusion": _process_of_run(tree.get("diffusion", {}))}
-    return config_from_dict(tree)
+    return config_from_dict(older_runs.translated(tree))
 
 
 def replace(section: _S, **changes: Any) -> _S:
     """``section`` with some of its values changed, and checked again."""
-    return type(section)(**{**dict(section), **changes})
+    return section.changed(changes)
 
 
 def override_section(section: _S, texts: dict[str, Any]) -> _S:
@@ -85,7 +82,7 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def to_dict(config: Config) -> dict:
+def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
     return {name: _plain(dict(section)) for name, section in config}
 
@@ -93,11 +90,11 @@ def to_dict(config: Config) -> dict:
 def differences(old: Config, new: Config) -> list[str]:
     """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
     before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
-    free = FREE_ON_RESUME
+    free: tuple[str, ...] = FREE_ON_RESUME
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
-    rows = [f"{key}: {before[key]} -> {after[key]}" for key in before
-            if before[key] != after[key] and not key.startswith(free)]
+    rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
+            if before[key] != after.get(key) and not key.startswith(free)]
     # The cosine rate is a function of the length of the run, so there the length is not free.
     if new.training.lr_schedule == "cosine":
         rows += [f"{key}: {before[key]} -> {after[key]} (the cosine learning rate depends on it)"
@@ -115,14 +112,21 @@ def nearest_valid_sizes(size: int, factor: int) -> str:
     return f"{below} or {above}" if below else f"{above}"
 
 
-def _network(values: dict) -> type[NetworkConfig]:
+def _section(kind: type[_S], values: dict[str, Any]) -> _S:
+    check_keys(kind, values)  # before they become keywords, which are texts
+    return kind(**values)
+
+
+def _network(values: dict[str, Any]) -> type[NetworkConfig]:
     """The section of the network that ``values`` name; keys that only another one takes are refused."""
-    kind = NETWORKS[check_choice("model.name", values.get("name", "unet"), NETWORKS)]
+    name = values.get("name", DEFAULT_NETWORK)
+    kind = network_section(name)
     for key, value in values.items():
-        owners = [name for name, other in NETWORKS.items() if key in other.model_fields]
-        if owners and key not in kind.model_fields:
-            raise InputError(f"model.{key} is {shown(value)}, which {values.get('name', 'unet')} does not take but "
-                             f"{', '.join(owners)}, allowed: {', '.join(kind.model_fields)}")
+        if key not in kind.model_fields and key not in kind.renamed:
+            owners = [other for other in NETWORKS if key in network_section(other).model_fields]
+            if owners:
+                raise InputError(f"model.{key} is {shown(value)}, which {name} does not take but {', '.join(owners)}, allowed: "
+                                 f"{', '.join(kind.model_fields)}")
     return kind
 
 
@@ -131,26 +135,7 @@ def _check_mapping(name: Any, values: Any) -> None:
         raise InputError(f"{name} is {shown(values)}, allowed: a mapping of keys")
 
 
-def _model_of_run(values: Any) -> Any:
-    """Older runs recorded the keys of all networks."""
-    kind = NETWORKS.get(values.get("name")) if isinstance(values, dict) and isinstance(values.get("name"), str) else None
-    if kind is None:
-        return values
-    others = {key for network in NETWORKS.values() for key in network.model_fields} - set(kind.model_fields)
-    return {key: value for key, value in values.items() if key not in others}
-
-
-def _process_of_run(values: Any) -> Any:
-    """Older runs chose the weight of the loss by three keys, without any of which there was none."""
-    if not isinstance(values, dict) or "min_snr_loss_weight" not in values:
-        return values
-    values = dict(values)
-    gamma, min_snr = values.pop("p2_loss_weight_gamma", None) or None, values.pop("min_snr_loss_weight")
-    name = values.get("loss_weight") or ("p2" if gamma else "min_snr" if min_snr else "none")
-    return {**values, "loss_weight": name, "p2_loss_weight_gamma": gamma if name == "p2" else None}
-
-
-def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The file's mapping merged over its base's."""
     real, data = _read_file(path)
     if real in seen:
@@ -193,10 +178,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"*{self.peek_event().anchor} is an alias, allowed: plain values")
+            alias = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML says nothing of it
+            raise yaml.YAMLError(f"*{alias.anchor} is an alias, allowed: plain values")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         keys = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         twice = [key for key, count in keys.items() if count > 1]
         if twice:
@@ -211,7 +197,7 @@ def _load_yaml(text: str | bytes, what: str) -> Any:
         raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _merge(below: dict, above: dict) -> dict:
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Put ``above`` over ``below``, mapping by mapping, in place."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
@@ -221,19 +207,20 @@ def _merge(below: dict, above: dict) -> dict:
     return below
 
 
-def _overridden(tree: dict, overrides: Iterable[str]) -> Config:
+def _overridden(tree: dict[str, Any], overrides: Iterable[str]) -> Config:
     for override in overrides:
         _merge(tree, _parse_override(override))
     return config_from_dict(tree)
 
 
-def _parse_override(text: str) -> dict:
+def _parse_override(text: str) -> dict[str, Any]:
     """``"a.b=1"`` to ``{"a": {"b": 1}}``."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"override {shown(text)}, allowed: section.key=value")
-    tree = _parse_value(f"override {shown(text)}: the value", value)
-    for part in reversed(key.split(".")):
+    *sections, last = key.split(".")
+    tree = {last: _parse_value(f"override {shown(text)}: the value", value)}
+    for part in reversed(sections):
         tree = {part: tree}
     return tree
 
@@ -251,7 +238,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -2,18 +2,20 @@
 
 A field states its name, type, default, bounds, choices and help, once. Recipes, the command line, the keywords of `ddpm_ms.Unet`,
 `ddpm_ms.GaussianDiffusion` and `ddpm_ms.Trainer`, error messages and the reference page all come from here. Nothing here imports
-MindSpore, so reading and checking a recipe is instant.
+MindSpore. The section of a network stands beside the network, in `ddpm_ms.models`; the choices of a setting that names a part
+stand in `ddpm_ms.parts`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Dict, Literal, Optional, Tuple, Type, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Dict, Final, List, Literal, Mapping, Optional, Tuple, Type, TypeVar, Union, cast
 
 from annotated_types import Ge, Le
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ddpm_ms.config.messages import LARGEST_INT, check_keys, line_about
-from ddpm_ms.errors import InputError
+from ddpm_ms.config.messages import LARGEST_INT, OneOf, check_keys, line_about
+from ddpm_ms.errors import InputError, did_you_mean, shown
+from ddpm_ms.parts import DATASETS, LOSS_WEIGHTS, NETWORKS, SAMPLERS, SCHEDULES, SPACINGS, TIMESTEP_SAMPLERS, options_of
 
 
 def _number(value: Any) -> Any:
@@ -49,14 +51,13 @@ Betas = Annotated[Tuple[Annotated[Number, Ge(1e-7), Le(0.9999999)], Annotated[Nu
 Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_no_flag)]
 Device = Literal["auto", "Ascend", "GPU", "CPU"]
 ImageSize = Union[int, Tuple[int, int]]
-TimestepSampling = Literal["uniform", "antithetic", "stratified", "log_normal", "loss_second_moment"]
 Variance = Literal["fixed_small", "fixed_large", "learned"]
 
 
 _S = TypeVar("_S", bound="Section")
 
 
-def setting(default: Any, help: str, **bounds: float) -> Any:
+def setting(default: Any, help: str, **bounds: Any) -> Any:
     """A field: its default, what it does, and its bounds ``ge`` and ``le``."""
     return Field(default, description=help, **bounds)
 
@@ -70,6 +71,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
     section: ClassVar[str]  # what its keys are known under: section.key
+    renamed: ClassVar[Mapping[str, str]] = {}  # "key" or "key=value" that are no more, to what says the same
 
     def __init__(self, **values: Any) -> None:
         check_keys(type(self), values)
@@ -77,6 +79,10 @@ class Section(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise InputError(line_about(type(self), values, error)) from None
+
+    def changed(self: _S, changes: Mapping[str, Any]) -> _S:
+        """It with some of its values changed, and checked again."""
+        return type(self)(**{**dict(self), **changes})
 
 
 def section_of(kind: Type[_S], config: Optional[_S], keywords: Dict[str, Any], **positional: Any) -> _S:
@@ -105,8 +111,12 @@ class RuntimeConfig(Section):
     compile_cache: bool = setting(False, "keep compiled graphs in the user's cache directory for the next start")
 
 
+DEFAULT_NETWORK: Final = "unet"
+CUSTOM: Final = "custom"
+
+
 class NetworkConfig(Section):
-    """What every network takes."""
+    """What every network takes. A network's own section stands beside it, gives `name` its default, and adds its keys."""
 
     section = "model"
     name: str
@@ -119,68 +129,44 @@ class NetworkConfig(Section):
     num_classes: Optional[Whole] = setting(None, "condition on a class label; null: on none", ge=1)
 
 
-class UnetConfig(NetworkConfig):
-    """The U-Net of denoising-diffusion-pytorch, see `ddpm_ms.Unet`."""
-
-    name: Literal["unet"] = "unet"
-    init_dim: Optional[Whole] = setting(None, "channels after the first convolution; null: dim", ge=1)
-    out_dim: Optional[Whole] = setting(None, "output channels; null: those of the image, doubled by learned_variance", ge=1)
-    learned_sinusoidal_cond: bool = setting(False, "learned Fourier features as embedding of the step")
-    random_fourier_features: bool = setting(False, "fixed random Fourier features as embedding of the step")
-    learned_sinusoidal_dim: Whole = setting(16, "how many of either, an even number", ge=2)
-    sinusoidal_pos_emb_theta: Number = setting(10000.0, "largest period of the sinusoidal embedding", ge=1.0)
-    dropout: Number = setting(0.0, "in the first half of each residual block", ge=0.0, le=0.99)
-    attn_dim_head: Union[Count, Counts] = setting(32, "width of a head of attention; one for all levels or one each")
-    attn_heads: Union[Count, Counts] = setting(4, "heads of attention; one for all levels or one each")
-    full_attn: Optional[Union[bool, Flags]] = setting(
-        None, "softmax attention instead of linear attention, per level; null: at the last level")
-    block: Literal["rms", "group"] = setting(
-        "rms", "rms: denoising-diffusion-pytorch 2; group: its first version, with group norm and standardised weights")
-
-
-class SimpleUnetConfig(NetworkConfig):
-    """A U-Net of plain convolutions, see `ddpm_ms.SimpleUnet`."""
-
-    name: Literal["simple_unet"] = "simple_unet"
-    time_embedding: Literal["sinusoidal", "learned"] = setting("sinusoidal", "learned: a table with a row per step")
-    down: Literal["conv", "pool"] = setting("conv", "halve the size by a strided convolution or by the maximum")
-    norm: Literal["group", "none"] = setting("group", "group norm, or none")
-    activation: Literal["silu", "relu"] = setting("silu", "after every convolution")
-    tanh_output: bool = setting(False, "keep the output in [-1, 1]; for pred_x0 alone")
-
-
-class TinyUnetConfig(NetworkConfig):
-    """A U-Net that takes the step as one more channel, see `ddpm_ms.TinyUnet`."""
-
-    name: Literal["tiny_unet"] = "tiny_unet"
-    residual: bool = setting(False, "add the input of every second convolution to its output")
-
-
 class CustomConfig(NetworkConfig):
-    """A network of one's own, built in Python: what a run records of it."""
+    """A network of one's own, built in Python and not registered: what a run records of it."""
 
-    name: Literal["custom"] = "custom"
+    name: Literal["custom"] = CUSTOM
 
 
-NETWORKS: Dict[str, Type[NetworkConfig]] = {
-    "unet": UnetConfig, "simple_unet": SimpleUnetConfig, "tiny_unet": TinyUnetConfig, "custom": CustomConfig}
+def network_section(name: str) -> Type[NetworkConfig]:
+    """The section of the network that is called ``name``, which imports the network and MindSpore with it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name == CUSTOM:
+        return CustomConfig
+    if name not in NETWORKS:
+        near = did_you_mean(name, NETWORKS)
+        raise InputError(f"model.name is {shown(name)}, allowed: {', '.join(NETWORKS)}{near} (ddpm_ms.register_network adds "
+                         "one of your own)")
+    section: Type[NetworkConfig] = NETWORKS[name].config_class
+    return section
 
 
 class DiffusionConfig(Section):
     """The process and its loss; see `ddpm_ms.GaussianDiffusion`."""
 
     section = "diffusion"
+    renamed = {"min_snr_loss_weight": "loss_weight: min_snr"}
     timesteps: Whole = setting(1000, "T, length of the process", ge=1, le=1_000_000)
     objective: Literal["pred_noise", "pred_x0", "pred_v"] = setting(
         "pred_v", "what the network predicts (v: arXiv:2202.00512, appendix D)")
-    beta_schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "quadratic"] = setting(
+    beta_schedule: Annotated[str, OneOf(SCHEDULES)] = setting(
         "cosine", "how noise grows with the step")
     betas: Optional[Shares] = setting(None, "a schedule of your own instead: as many numbers between 0 and 1 as timesteps")
     rescale_betas_zero_snr: bool = setting(
         False, "leave no signal at the last step (arXiv:2305.08891); not with pred_noise")
     loss_type: Literal["l1", "l2", "huber"] = setting(
         "l2", "distance of the network's output from its target; huber: with delta 1")
-    loss_weight: Literal["snr", "none", "p2", "min_snr", "soft_min_snr", "truncated_snr"] = setting(
+    loss_weight: Annotated[str, OneOf(LOSS_WEIGHTS)] = setting(
         "snr", "weight of the loss as a function of the noise level; snr: the error of the noise, whatever is predicted")
     p2_loss_weight_gamma: Optional[Number] = setting(None, "strength of p2 (arXiv:2204.00227); null: 1", ge=0.0)
     p2_loss_weight_k: Number = setting(1.0, "constant of p2", ge=0.0)
@@ -195,32 +181,50 @@ class DataConfig(Section):
     """The images; docs/data.md says what each data set needs."""
 
     section = "data"
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "flowers102", "image_folder", "npz",
-                  "mindrecord", "array"] = Field("image_folder", description="which data set; array: one given in Python")
+    name: Annotated[str, OneOf(DATASETS)] = setting("image_folder", "which data set; array: one given in Python")
     root: Optional[str] = setting(None, "the folder or the file")
     image_size: Union[Count, Size] = setting(128, "pixels, or [height, width]")
     channels: Channels = setting(3, "grey, RGB or RGBA")
     on_error: Literal["refuse", "skip"] = setting("refuse", "what to do with an image that cannot be read")
     workers: Whole = setting(2, "threads that decode images", ge=1)
 
+    @property
+    def size(self) -> Tuple[int, int]:
+        """(height, width)."""
+        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def reading(self) -> Dict[str, Any]:
+        """How files are read: keywords of `ddpm_ms.data.datasets.EncodedDataset`."""
+        return dict(size=self.size, channels=self.channels, on_error=self.on_error, workers=self.workers)
+
 
 class TrainingConfig(Section):
     """The optimisation; see `ddpm_ms.Trainer`. Every count is in optimizer steps."""
 
     section = "training"
+    renamed = {
+        "optimizer": "weight_decay (above 0 it is AdamW)",
+        "amp_level=O3": "O2, which is the same",
+        # Keywords of denoising-diffusion-pytorch's Trainer that say something else here.
+        "amp": "precision (fp16 or bf16)",
+        "mixed_precision_type": "precision (fp16 or bf16)",
+        "split_batches": "train_batch_size, which is that of the whole job",
+        "convert_image_to": "channels of the network (1 is grey, 3 is RGB, 4 is RGBA)",
+        "save_best_and_latest_only": "keep_last, and validation_images, which says what is best and keeps it",
+        **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"), "`ddpm-ms evaluate`, after training"),
+    }
     train_batch_size: Whole = setting(16, "images per micro-batch, shared among the devices", ge=1)
     gradient_accumulate_every: Whole = setting(1, "micro-batches per optimizer step", ge=1)
     train_num_steps: Whole = setting(100_000, "how long to train", ge=0)
     train_num_epochs: Optional[Whole] = setting(
         None, "how long to train, instead: steps that take every image so many times", ge=1)
-    optimizer: Literal["adam", "adamw"] = setting("adam", "adamw: with decoupled weight_decay")
     train_lr: Number = setting(1e-4, "learning rate", ge=0.0)
     lr_schedule: Literal["constant", "cosine"] = setting("constant", "cosine: to 0 at the end")
     lr_warmup_steps: Whole = setting(0, "linear rise of the learning rate at the start", ge=0)
-    weight_decay: Number = setting(0.0, "of adamw", ge=0.0)
+    weight_decay: Number = setting(0.0, "decoupled (AdamW, arXiv:1711.05101); 0: Adam", ge=0.0)
     augment_horizontal_flip: bool = setting(False, "mirror each image with probability 1/2")
-    timestep_sampling: TimestepSampling = setting(
-        "uniform", "how t is drawn; docs/sampling.md explains")
+    timestep_sampling: Annotated[str, OneOf(TIMESTEP_SAMPLERS)] = setting("uniform", "how t is drawn; docs/sampling.md explains")
     label_dropout: Share = setting(0.1, "with num_classes: how often a label is hidden, so that guidance works")
     adam_betas: Betas = setting((0.9, 0.99), "decay of Adam's two moments")
     max_grad_norm: Number = setting(1.0, "clip the gradient's global norm; 0: no clipping", ge=0.0)
@@ -230,7 +234,7 @@ class TrainingConfig(Section):
     ema_update_every: Optional[Whole] = setting(
         None, "steps between updates of the average; null: 1, with ema_decay 10", ge=1)
     precision: Optional[Literal["fp32", "fp16", "bf16"]] = setting(None, "null: fp32, or fp16 where amp_level says so")
-    amp_level: Optional[Literal["O0", "O1", "O2", "O3"]] = setting(None, "null: O0 for fp32, else O2")
+    amp_level: Optional[Literal["O0", "O1", "O2"]] = setting(None, "null: O0 for fp32, else O2")
     recompute: bool = setting(False, "compute activations again in the backward pass: slower, for less memory")
     max_skipped_steps: Whole = setting(50, "gradients in a row that are not finite, before the run stops", ge=1)
     save_and_sample_every: Union[Count, Literal["epoch"]] = setting(1000, "steps between checkpoints and sample grids")
@@ -246,12 +250,12 @@ class SamplingConfig(Section):
     """How images are drawn: while training, by ``ddpm-ms sample``, and by every drawing method of `GaussianDiffusion`."""
 
     section = "sampling"
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = setting(
-        "ddim", "the method; docs/sampling.md compares them")
+    renamed = {"sampler=euler": "ddim with eta 0, which is the same"}
+    of_samplers: ClassVar[Tuple[str, ...]] = ("eta", "variance")  # what some samplers take and others do not
+    sampler: Annotated[str, OneOf(SAMPLERS)] = setting("ddim", "the method; docs/sampling.md compares them")
     steps: Optional[Whole] = setting(50, "transitions, 1 to T; null: all T", ge=1)
-    eta: Share = setting(0.0, "noise of ddim: 0 is deterministic, 1 is DDPM")
-    spacing: Literal["linspace", "leading", "trailing", "quadratic", "karras", "log_snr"] = setting(
-        "linspace", "which steps are visited")
+    eta: Optional[Share] = setting(None, "noise of ddim: 0 is deterministic, 1 is DDPM; null: the sampler's own default")
+    spacing: Annotated[str, OneOf(SPACINGS)] = setting("linspace", "which steps are visited")
     variance: Optional[Variance] = setting(None, "of ddpm; null: the process's own")
     clip_x_start: bool = setting(True, "keep every estimate of the image in its range")
     dynamic_threshold: Optional[Number] = setting(
@@ -266,6 +270,25 @@ class SamplingConfig(Section):
     resamplings: Whole = setting(10, "inpainting: how often each stretch is walked", ge=1)
     jump_length: Whole = setting(10, "inpainting: transitions in a stretch", ge=1)
     seed: Whole = setting(0, "image k of a seed is always the same image", ge=0)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        for name in self._idle(self.sampler):
+            owners = [other for other in SAMPLERS if name in options_of(SAMPLERS[other])]
+            raise InputError(f"sampling.{name} is {shown(getattr(self, name))}, which {self.sampler} does not take but "
+                             f"{', '.join(owners)}, allowed: null")
+
+    def changed(self, changes: Mapping[str, Any]) -> SamplingConfig:
+        """It with some of its values changed, and checked again. With another sampler, options of the old one that the new one
+        does not take are dropped."""
+        sampler = changes.get("sampler", self.sampler)
+        dropped = self._idle(sampler) if sampler != self.sampler and sampler in SAMPLERS else []
+        return super().changed({**dict.fromkeys(dropped), **changes})
+
+    def _idle(self, sampler: str) -> List[str]:
+        """Options that are given and that ``sampler`` does not take."""
+        given = [name for name in self.of_samplers if getattr(self, name) is not None]
+        return [name for name in given if name not in options_of(SAMPLERS[sampler])] if given else []
 
 
 class DistillationConfig(Section):
@@ -282,7 +305,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     runtime: RuntimeConfig = RuntimeConfig()
-    model: NetworkConfig = UnetConfig()
+    # Not before it is asked for: the section comes with the network, which imports MindSpore.
+    model: NetworkConfig = Field(default_factory=lambda: network_section(DEFAULT_NETWORK)(name=DEFAULT_NETWORK))
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
@@ -290,4 +314,4 @@ class Config(BaseModel):
     distillation: DistillationConfig = DistillationConfig()
 
 
-SECTIONS: Dict[str, Type[Section]] = {name: type(getattr(Config(), name)) for name in Config.model_fields}
+SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()}

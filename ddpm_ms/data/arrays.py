@@ -6,17 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.data.datasets import ArrayDataset, check_labels
-from ddpm_ms.errors import InputError
+from ddpm_ms.data.official import path_of
+from ddpm_ms.errors import InputError, needed
 
 
-def load_digits() -> ArrayDataset:
-    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits")."""
-    from sklearn.datasets import load_digits as sklearn_digits
+def digits(config: DataConfig | None = None) -> ArrayDataset:
+    """The 1,797 handwritten digits, 8x8 grey, that scikit-learn carries (UCI "Optical recognition of digits").
 
-    digits = sklearn_digits()
-    return ArrayDataset((digits.images / 16).astype(np.float32), 1, digits.target, [str(k) for k in range(10)])
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    with needed("scikit-learn", "the digits are scikit-learn's"):
+        from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return ArrayDataset((found.images / 16).astype(np.float32), 1, found.target, [str(k) for k in range(10)])
+
+
+def array_file(config: DataConfig) -> ArrayDataset:
+    """The array file at ``data.root``; see `load_array_file`."""
+    return load_array_file(path_of(config), config.channels)
 
 
 def load_array_file(path: str | Path, channels: int) -> ArrayDataset:

@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.datasets import ArrayDataset
-from ddpm_ms.data.official import HOW_TO_GET, find, warn_if_not
+from ddpm_ms.data.official import Published
 from ddpm_ms.errors import InputError
 
 PIXELS = 3 * 32 * 32
-PUBLISHED = 50_000  # training images of either
+COUNT = 50_000  # training images of either
 
 
 class Version(NamedTuple):
     """How one of the two is stored."""
 
+    published: Published
     folder: str  # that its archive makes
     files: tuple[str, ...]
     label_bytes: int  # before the pixels of each image; the last one is the label
@@ -26,29 +28,42 @@ class Version(NamedTuple):
     pickled: tuple[str, ...]  # what the Python version leaves
 
 
-VERSIONS = {
-    "cifar10": Version("cifar-10-batches-bin", tuple(f"data_batch_{k}.bin" for k in range(1, 6)), 1, 10, "batches.meta.txt",
-                       ("cifar-10-batches-py", "data_batch_1")),
-    "cifar100": Version("cifar-100-binary", ("train.bin",), 2, 100, "fine_label_names.txt", ("cifar-100-python", "train")),
-}
+CIFAR10 = Version(
+    Published("cifar10", "download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, unpack it, and set data.root to the "
+              "folder with data_batch_1.bin"),
+    "cifar-10-batches-bin", tuple(f"data_batch_{k}.bin" for k in range(1, 6)), 1, 10, "batches.meta.txt",
+    ("cifar-10-batches-py", "data_batch_1"))
+CIFAR100 = Version(
+    Published("cifar100", "download https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz, unpack it, and set data.root to "
+              "the folder with train.bin"),
+    "cifar-100-binary", ("train.bin",), 2, 100, "fine_label_names.txt", ("cifar-100-python", "train"))
 
 
-def load_cifar(root: Path, name: str) -> ArrayDataset:
-    """The 50,000 training images, 32x32 RGB, of ``name`` (cifar10 or cifar100, by its 100 fine labels).
+def cifar10(config: DataConfig) -> ArrayDataset:
+    """The 50,000 training images of CIFAR-10, 32x32 RGB.
 
     Raises:
         InputError: a file is missing, or of a length or with a label that cannot be.
     """
-    version = VERSIONS[name]
+    return _load(CIFAR10, config)
+
+
+def cifar100(config: DataConfig) -> ArrayDataset:
+    """The 50,000 training images of CIFAR-100, 32x32 RGB, with the 100 fine labels; `InputError` as for `cifar10`."""
+    return _load(CIFAR100, config)
+
+
+def _load(version: Version, config: DataConfig) -> ArrayDataset:
+    published, root = version.published, version.published.root(config)
     folder = root / version.folder if (root / version.folder).is_dir() else root
     if not (folder / version.files[0]).exists():
         for pickled in version.pickled:
             if (root / pickled).exists():
-                raise InputError(f"{root / pickled} is the Python version of {name}, pickles that are never opened; "
-                                 f"{HOW_TO_GET[name]}")
-    batches = [_read(find(name, folder / file), version) for file in version.files]
+                raise InputError(f"{root / pickled} is the Python version of {published.name}, pickles that are never opened; "
+                                 f"{published.how_to_get}")
+    batches = [_read(published.find(folder / file), version) for file in version.files]
     labels, images = (np.concatenate(part) for part in zip(*batches))
-    warn_if_not(name, str(folder), f"{len(images)} images", f"{PUBLISHED} images")
+    published.warn_if_not(str(folder), f"{len(images)} images", f"{COUNT} images")
     return ArrayDataset(images, 3, labels, _names(folder / version.names, version.classes))
 
 

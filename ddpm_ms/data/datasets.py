@@ -59,11 +59,11 @@ class RandomAccessDataset:
         """What label k is called; empty where that is not known."""
         return self._classes()[1]
 
-    def load(self, indices: Sequence[int]) -> np.ndarray:
+    def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images ``indices`` as float32 (len(indices), C, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def subset(self, indices: Sequence[int]) -> RandomAccessDataset:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> RandomAccessDataset:
         """The data set of these images alone, numbered from 0 in the order of ``indices``."""
         part = copy.copy(self)
         part._rows = self._rows[np.asarray(indices, dtype=np.int64)]
@@ -76,7 +76,9 @@ class RandomAccessDataset:
 
     def take_labels(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Labels at ``positions`` of the shuffled stream, int64 (len(positions),)."""
-        return self._classes()[0][self._rows[self.indices(positions, seed)]]
+        labels = self._classes()[0]
+        assert labels is not None, "only of data with classes"
+        return labels[self._rows[self.indices(positions, seed)]]
 
     def take(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Images at ``positions`` of the shuffled stream, float32 (len(positions), C, H, W) in [0, 1]."""
@@ -126,10 +128,12 @@ class ArrayDataset(RandomAccessDataset):
                 raise InputError(f"images range over {images.min():.4g} to {images.max():.4g}, allowed: 0 to 1")
         if labels is not None and len(labels) != len(images):
             raise InputError(f"there are {len(labels)} labels for {len(images)} images, allowed: one each")
-        super().__init__(len(images), images.shape[1:], labels, class_names)
+        height, width = images.shape[2:]
+        super().__init__(len(images), (channels, height, width), labels, class_names)
         self._images = images
 
-    def load(self, indices: Sequence[int]) -> np.ndarray:
+    def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `RandomAccessDataset.load`."""
         images = self._images[self._rows[list(indices)]]
         return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
 
@@ -154,10 +158,12 @@ class EncodedDataset(RandomAccessDataset):
     def __init__(self, count: int, size: tuple[int, int], channels: int, on_error: str = "refuse", workers: int = 2,
                  labels: np.ndarray | None = None, class_names: Sequence[str] = ()) -> None:
         super().__init__(count, (channels, *size), labels, class_names)
-        self._on_error, self._reported = on_error, set()
+        self._on_error = on_error
+        self._reported: set[int] = set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
-    def load(self, indices: Sequence[int]) -> np.ndarray:
+    def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `RandomAccessDataset.load`; an image that cannot be read is as ``on_error`` says."""
         found = self._read(indices)
         return np.stack([self._instead(i, x) if isinstance(x, InputError) else x for i, x in zip(indices, found)])
 
@@ -169,7 +175,7 @@ class EncodedDataset(RandomAccessDataset):
         """What a message calls one row of the source."""
         raise NotImplementedError
 
-    def _read(self, indices: Sequence[int]) -> list[np.ndarray | InputError]:
+    def _read(self, indices: Sequence[int] | np.ndarray) -> list[np.ndarray | InputError]:
         rows = self._rows[list(indices)]
         return list(self._pool.map(self._decode, self._sources(rows), rows))
 
@@ -266,6 +272,8 @@ class StreamDataset:
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterable = iterable
+        self._next: int
+        self._images: Iterator[np.ndarray]
         self.shape: tuple[int, ...] | None = None
         self._start()
         first = next(self._images)
@@ -286,7 +294,8 @@ class StreamDataset:
         return np.stack(taken)
 
     def _start(self) -> None:
-        self._next, self._images = 0, self._endless()
+        self._next = 0  # the number of the image that `_images` yields next
+        self._images = self._endless()
 
     def _endless(self) -> Iterator[np.ndarray]:
         while True:

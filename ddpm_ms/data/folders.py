@@ -8,11 +8,18 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.datasets import FileDataset
 from ddpm_ms.data.images import find_images
-from ddpm_ms.data.official import HOW_TO_GET, find, warn_if_not
-from ddpm_ms.errors import InputError
+from ddpm_ms.data.official import Published, path_of
+from ddpm_ms.errors import InputError, needed
 
+CELEBA = Published("celeba", "download img_align_celeba.zip and list_eval_partition.txt from "
+                   "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, unpack the first, and set data.root to the folder that "
+                   "holds both")
+FLOWERS = Published("flowers102", "download 102flowers.tgz and imagelabels.mat from "
+                    "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, unpack the first, and set data.root to the folder that "
+                    "holds jpg/ and imagelabels.mat")
 FLOWER_CLASSES = 102
 
 
@@ -67,13 +74,19 @@ def class_folders(folder: str | Path, paths: Sequence[Path]) -> tuple[np.ndarray
     return labels, tuple(names)
 
 
-def load_celeba(root: Path, *arguments: Any) -> FileDataset:
+def image_folder(config: DataConfig) -> ImageFolderDataset:
+    """The images below ``data.root``; see `ImageFolderDataset`."""
+    return ImageFolderDataset(path_of(config), **config.reading)
+
+
+def celeba(config: DataConfig) -> FileDataset:
     """The 162,770 images of CelebA's training part: ``img_align_celeba/``, chosen by ``list_eval_partition.txt``.
 
     Raises:
         InputError: one of the two is missing, the list is damaged, or an image in it cannot be read under "refuse".
     """
-    folder, listing = find("celeba", root / "img_align_celeba"), find("celeba", root / "list_eval_partition.txt")
+    root = CELEBA.root(config)
+    folder, listing = CELEBA.find(root / "img_align_celeba"), CELEBA.find(root / "list_eval_partition.txt")
     paths = []
     for number, line in enumerate(listing.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         name, part, *rest = line.split() + ["", ""] if line.strip() else ("", "1", "", "")
@@ -83,30 +96,32 @@ def load_celeba(root: Path, *arguments: Any) -> FileDataset:
             paths.append(folder / name)
     if not paths:
         raise InputError(f"{listing} names no training image, allowed: lines that end in 0")
-    warn_if_not("celeba", str(listing), f"{len(paths)} training images", "162770 training images")
+    CELEBA.warn_if_not(str(listing), f"{len(paths)} training images", "162770 training images")
     if not any(path.is_file() for path in paths):
-        raise InputError(f"data celeba: {folder} holds no image that {listing.name} names; {HOW_TO_GET['celeba']}")
-    return FileDataset(f"data celeba in {root}", paths, *arguments)
+        raise InputError(f"data celeba: {folder} holds no image that {listing.name} names; {CELEBA.how_to_get}")
+    return FileDataset(f"data celeba in {root}", paths, **config.reading)
 
 
-def load_flowers(root: Path, *arguments: Any) -> FileDataset:
+def flowers102(config: DataConfig) -> FileDataset:
     """All 8,189 images of Oxford-102 flowers, with labels 0 to 101: ``jpg/`` and ``imagelabels.mat``.
 
     Raises:
         InputError: one of the two is missing or damaged, they do not fit, or an image cannot be read under "refuse".
     """
-    folder, table = find("flowers102", root / "jpg"), find("flowers102", root / "imagelabels.mat")
+    root = FLOWERS.root(config)
+    folder, table = FLOWERS.find(root / "jpg"), FLOWERS.find(root / "imagelabels.mat")
     paths = sorted(folder.glob("image_*.jpg"))
     labels = _flower_labels(table)
     if [path.name for path in paths] != [f"image_{k:05d}.jpg" for k in range(1, len(labels) + 1)]:
         raise InputError(f"{folder} holds {len(paths)} images, but {table} has {len(labels)} labels, allowed: image_00001.jpg to "
-                         f"image_{len(labels):05d}.jpg; {HOW_TO_GET['flowers102']}")
-    warn_if_not("flowers102", str(table), f"{len(labels)} labels", "8189 labels")
-    return FileDataset(f"data flowers102 in {root}", paths, *arguments, labels=labels)
+                         f"image_{len(labels):05d}.jpg; {FLOWERS.how_to_get}")
+    FLOWERS.warn_if_not(str(table), f"{len(labels)} labels", "8189 labels")
+    return FileDataset(f"data flowers102 in {root}", paths, **config.reading, labels=labels)
 
 
 def _flower_labels(path: Path) -> np.ndarray:
-    from scipy.io import loadmat
+    with needed("scipy", f"{path} is a MATLAB file"):
+        from scipy.io import loadmat
 
     try:
         labels = np.asarray(loadmat(path)["labels"]).ravel().astype(np.int64) - 1

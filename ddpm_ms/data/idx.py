@@ -9,36 +9,48 @@ from pathlib import Path
 
 import numpy as np
 
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.datasets import ArrayDataset
-from ddpm_ms.data.official import find, warn_if_not
+from ddpm_ms.data.official import Published
 from ddpm_ms.errors import InputError
 
-NAMES = {
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-}
+MNIST = Published("mnist", "download train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz from "
+                  "https://ossci-datasets.s3.amazonaws.com/mnist/ into a folder, and set data.root to it")
+FASHION_MNIST = Published(
+    "fashion_mnist", "download train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz from "
+    "https://github.com/zalandoresearch/fashion-mnist into a folder, and set data.root to it (or install Debian's package "
+    "dataset-fashion-mnist)", installed=Path("/usr/share/datasets/fashion-mnist"))
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 # Of the files as they are after decompression: archives of the same data differ in the name and the time that they hold.
-MD5 = {
-    "mnist": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
-    "fashion_mnist": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"),
-}
+MNIST_MD5 = ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624")
+FASHION_MNIST_MD5 = ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9")
 LARGEST = 2**31  # bytes that a header may promise: 40 times MNIST
 
 
-def load_mnist(root: Path, name: str) -> ArrayDataset:
-    """The 60,000 training images, 28x28 grey, of ``name`` (mnist or fashion_mnist).
+def mnist(config: DataConfig) -> ArrayDataset:
+    """The 60,000 training images of MNIST, 28x28 grey.
 
     Raises:
         InputError: a file is missing, damaged or cut off, or images and labels do not fit each other.
     """
-    images, labels = (_read(root, name, file, dimensions, md5) for file, dimensions, md5 in
-                      zip(("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), (3, 1), MD5[name]))
+    return _load(MNIST, config, MNIST_MD5, tuple("0123456789"))
+
+
+def fashion_mnist(config: DataConfig) -> ArrayDataset:
+    """The 60,000 training images of Fashion-MNIST, 28x28 grey; `InputError` as for `mnist`."""
+    return _load(FASHION_MNIST, config, FASHION_MNIST_MD5, GARMENTS)
+
+
+def _load(published: Published, config: DataConfig, md5: tuple[str, str], names: tuple[str, ...]) -> ArrayDataset:
+    root = published.root(config)
+    images = _read(root, published, "train-images-idx3-ubyte", 3, md5[0])
+    labels = _read(root, published, "train-labels-idx1-ubyte", 1, md5[1])
+    where = f"data {published.name} in {root}"
     if len(images) != len(labels):
-        raise InputError(f"data {name} in {root}: there are {len(labels)} labels for {len(images)} images, allowed: one each")
+        raise InputError(f"{where}: there are {len(labels)} labels for {len(images)} images, allowed: one each")
     if not len(labels) or labels.max() > 9:
-        raise InputError(f"data {name} in {root}: {f'label {labels.max()}' if len(labels) else 'no image'}, allowed: images with "
-                         "labels 0 to 9")
-    return ArrayDataset(images, 1, labels, NAMES[name])
+        raise InputError(f"{where}: {f'label {labels.max()}' if len(labels) else 'no image'}, allowed: images with labels 0 to 9")
+    return ArrayDataset(images, 1, labels, names)
 
 
 def read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
@@ -65,8 +77,8 @@ def read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
     return np.frombuffer(body, np.uint8).reshape(shape), hashlib.md5(header + body).hexdigest()
 
 
-def _read(root: Path, name: str, file: str, dimensions: int, published: str) -> np.ndarray:
-    path = find(name, root / f"{file}.gz", root / file)
+def _read(root: Path, published: Published, file: str, dimensions: int, expected: str) -> np.ndarray:
+    path = published.find(root / f"{file}.gz", root / file)
     array, md5 = read_idx(path, dimensions)
-    warn_if_not(name, str(path), f"md5 {md5}", f"md5 {published}")
+    published.warn_if_not(str(path), f"md5 {md5}", f"md5 {expected}")
     return array

@@ -45,7 +45,7 @@ def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int,
     Raises:
         InputError: the file is no image, is cut off, or is larger than Pillow's decompression limit.
     """
-    with _opened(source, name) as image:
+    with _opened(source, name or str(source)) as image:
         # A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is most of the work of reading a photograph;
         # twice the size is left for the filter below.
         image.draft(None, (2 * max(size), 2 * max(size)))
@@ -63,19 +63,19 @@ def upright(image: Image.Image) -> Image.Image:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image file; `InputError` as from `read_image`."""
-    with _opened(path) as image:
+    with _opened(path, str(path)) as image:
         return image.height, image.width
 
 
 @contextlib.contextmanager
-def _opened(source: str | Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
+def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             _check_area(image.size)
             yield image
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"image {name or source} cannot be read: {problem}") from None
+        raise InputError(f"image {name} cannot be read: {problem}") from None
 
 
 def _check_area(size: tuple[int, int]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 
 from ddpm_ms.data.datasets import EncodedDataset, RandomAccessDataset
@@ -45,7 +47,7 @@ def sheet(dataset: RandomAccessDataset) -> tuple[np.ndarray, int]:
     return dataset.load(np.concatenate(chosen)), columns
 
 
-def _histogram(labels: np.ndarray, names: tuple[str, ...]) -> list[str]:
+def _histogram(labels: np.ndarray, names: Sequence[str]) -> list[str]:
     counts = np.bincount(labels)
     width = max((len(name) for name in names), default=0)
     bars = ["#" * round(BAR * count / counts.max()) for count in counts]

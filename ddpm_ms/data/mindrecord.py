@@ -18,13 +18,20 @@ from typing import Any, Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from ddpm_ms.config import DataConfig
 from ddpm_ms.data.datasets import EncodedDataset, check_labels
 from ddpm_ms.data.folders import class_folders
 from ddpm_ms.data.images import FORMATS, find_images, fit, read_image, upright
+from ddpm_ms.data.official import path_of
 from ddpm_ms.errors import InputError
 
 ROWS = 256  # that packing holds in memory
 PAGE = 2**22  # bytes; a page must hold its largest image, and a file has one page at least
+
+
+def mindrecord(config: DataConfig) -> MindRecordDataset:
+    """The images of the file ``data.root``; see `MindRecordDataset`."""
+    return MindRecordDataset(path_of(config), **config.reading)
 
 
 class MindRecordDataset(EncodedDataset):
@@ -124,7 +131,7 @@ def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | Non
         if not paths:
             raise InputError(f"data folder {folder}: all {len(skipped)} images are broken, allowed: at least one that is not")
         labels, _ = class_folders(folder, paths)
-        rows = [{"name": path.relative_to(folder).as_posix()} for path in paths]
+        rows: list[dict[str, Any]] = [{"name": path.relative_to(folder).as_posix()} for path in paths]
         if labels is not None:
             rows = [{**row, "label": int(label)} for row, label in zip(rows, labels)]
         parts = ([{**row, "image": image} for row, image in zip(rows[i:i + ROWS], pool.map(encode, paths[i:i + ROWS]))]

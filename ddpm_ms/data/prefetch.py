@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Iterable, Iterator, TypeVar
 
 Key = TypeVar("Key")
@@ -16,7 +16,7 @@ def prefetch(function: Callable[[Key], Value], keys: Iterable[Key], depth: int =
     An exception of ``function`` is raised where its value was due.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-    pending: deque = deque()
+    pending: deque[Future[Value]] = deque()
     try:
         for key in keys:
             pending.append(pool.submit(function, key))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
-from ddpm_ms.errors import InputError, check_choice, check_range
+from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SCHEDULES
 
 MAX_BETA = 0.999  # the cosine and sigmoid schedules reach 1 at the end (arXiv:2102.09672, section 3.2)
 
@@ -41,11 +42,7 @@ def sigmoid_beta_schedule(timesteps: int, start: float = -3, end: float = 3, tau
     return _betas_from_alphas_cumprod((high - _sigmoid((time * (end - start) + start) / tau)) / (high - low))
 
 
-SCHEDULES = {"linear": linear_beta_schedule, "scaled_linear": scaled_linear_beta_schedule, "cosine": cosine_beta_schedule,
-             "sigmoid": sigmoid_beta_schedule, "quadratic": quadratic_beta_schedule}
-
-
-def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+def rescale_zero_terminal_snr(betas: Sequence[float] | np.ndarray) -> np.ndarray:
     """Betas whose last step is pure noise: sqrt(alphas_cumprod) shifted and stretched so that its end is 0 and its
     beginning stays (arXiv:2305.08891, algorithm 1). The last beta becomes 1."""
     root = np.sqrt(np.cumprod(1 - np.asarray(betas, np.float64)))
@@ -67,7 +64,7 @@ class NoiseSchedule:
         InputError: a beta leaves (0, 1) or ``alphas_cumprod`` does not fall.
     """
 
-    def __init__(self, betas: np.ndarray) -> None:
+    def __init__(self, betas: Sequence[float] | np.ndarray) -> None:
         betas = np.asarray(betas, dtype=np.float64)
         if betas.ndim != 1 or not betas.size:
             raise InputError(f"betas have shape {betas.shape}, allowed: one dimension, at least one step")
@@ -113,12 +110,12 @@ class NoiseSchedule:
         return math.inf if sigma == 0 else -math.inf if alpha == 0 else math.log(alpha / sigma)
 
 
-def create_schedule(name: str, timesteps: int, betas: Sequence[float] | None = None,
+def create_schedule(name: str, timesteps: int, betas: Sequence[float] | np.ndarray | None = None,
                     rescale_betas_zero_snr: bool = False) -> NoiseSchedule:
     """The named schedule.
 
     Args:
-        name: a key of `SCHEDULES`.
+        name: a name in `ddpm_ms.parts.SCHEDULES`.
         timesteps: number of steps.
         betas: these instead of the named ones, ``timesteps`` of them.
         rescale_betas_zero_snr: see `rescale_zero_terminal_snr`.
@@ -126,7 +123,7 @@ def create_schedule(name: str, timesteps: int, betas: Sequence[float] | None = N
     Raises:
         InputError: an unknown name, a wrong number of betas, or a schedule that is none.
     """
-    check_choice("beta_schedule", name, SCHEDULES)
+    SCHEDULES.check("beta_schedule", name)
     check_range("timesteps", timesteps, 1)
     if betas is None:
         betas = SCHEDULES[name](timesteps)
@@ -146,5 +143,6 @@ def _betas_from_alphas_cumprod(alphas_cumprod: np.ndarray) -> np.ndarray:
     return np.clip(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0, MAX_BETA)
 
 
-def _sigmoid(x: np.ndarray | float) -> np.ndarray | float:
+def _sigmoid(x: Any) -> Any:
+    """Of a number or of each number of an array."""
     return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))

@@ -6,16 +6,21 @@ import hashlib
 import logging
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ddpm_ms.errors import InputError
+from ddpm_ms.config import DataConfig
+from ddpm_ms.data import create_dataset
+from ddpm_ms.errors import InputError, check_range, needed
 from ddpm_ms.evaluation.frechet import frechet_distance
+from ddpm_ms.evaluation.subject import Subject
+from ddpm_ms.runtime import cache_dir
 
 log = logging.getLogger("ddpm_ms")
 
+SAMPLES = 256  # unless more or fewer are asked for
 CONFIDENT = 0.9  # the class probability from which an image counts as recognised
 LAYERS = (128, 64)
 TRAIN_SHARE = 0.7  # of the images; the others are the real ones that samples are compared with
@@ -66,10 +71,13 @@ class ClassifierReport:
     distance: float  # Frechet distance to the training images in the last hidden layer
     real_distance: float
     agree: float | None = None  # share that is recognised as the class that was asked for
+    requirement: str | None = REQUIREMENT  # None where it is not known what a good network reaches
 
     @property
-    def passed(self) -> bool:
-        """Whether `REQUIREMENT` is met."""
+    def passed(self) -> bool | None:
+        """Whether the requirement is met; None where there is none."""
+        if self.requirement is None:
+            return None
         return (self.confident >= MIN_CONFIDENT and self.classes == self.all_classes
                 and self.distance <= MAX_DISTANCE_RATIO * self.real_distance)
 
@@ -92,11 +100,12 @@ class ClassifierJudge:
         cache: the directory to keep the weights in; None keeps nothing.
 
     Raises:
-        InputError: fewer than two classes, or a class with fewer than two images.
+        InputError: fewer than two classes, a class with fewer than two images, or scikit-learn is not installed.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, cache: Path | None = None) -> None:
-        from sklearn.model_selection import train_test_split
+        with needed("scikit-learn", "samples are judged by a classifier of scikit-learn's"):
+            from sklearn.model_selection import train_test_split
 
         self.classes, counts = np.unique(labels, return_counts=True)
         if len(self.classes) < 2 or counts.min() < 2:
@@ -127,6 +136,36 @@ class ClassifierJudge:
             distance=frechet_distance(self.classifier.features(images), self._reference),
             real_distance=frechet_distance(self.classifier.features(held_out), self._reference),
             agree=None if asked is None else float((seen == asked).mean()))
+
+
+def classifier(subject: Subject) -> ClassifierReport | None:
+    """What the `ClassifierJudge` of the run's data says of samples; None on other ranks than 0.
+
+    Raises:
+        InputError: the data has no labels, or fewer than two images are asked for.
+    """
+    count = SAMPLES if subject.count is None else int(check_range("--num-images", subject.count, 2))
+    first = subject.runtime.rank == 0
+    judge = classifier_judge(subject.config.data) if first else None  # before anything is drawn, which may take long
+    images = subject.draw(count)
+    if judge is None:
+        return None
+    report = judge.report(images, subject.labels(count))
+    return report if subject.config.data.name == "digits" else replace(report, requirement=None)
+
+
+def classifier_judge(config: DataConfig) -> ClassifierJudge:
+    """The judge of samples of this data, its classifier trained or from the cache.
+
+    Raises:
+        InputError: the data has no labels.
+    """
+    dataset = create_dataset(config)
+    if dataset.labels is None:
+        raise InputError(f"data {config.name} has no labels, allowed with --metric classifier: data with labels, of which a "
+                         "classifier can be trained")
+    rows = chosen_images(len(dataset), dataset.shape)
+    return ClassifierJudge(dataset.load(rows), dataset.labels[rows], cache_dir() / "classifiers")
 
 
 def chosen_images(count: int, shape: tuple[int, ...]) -> np.ndarray:

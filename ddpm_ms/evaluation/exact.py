@@ -2,7 +2,7 @@
 
 What a sampler makes with it is its own error and nobody else's: how far it drifts from the exact solution.
 
-    python -m ddpm_ms.evaluation.exact    # the table of samplers in docs/sampling.md
+    python -m ddpm_ms.evaluation.exact    # what the table of samplers in docs/sampling.md measures
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Callable
 
 import numpy as np
 
-from ddpm_ms.diffusion.denoiser import Prediction
-from ddpm_ms.diffusion.samplers import SAMPLERS, sampling_steps
+from ddpm_ms.diffusion.objectives import Prediction, noise_from_start
 from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
+from ddpm_ms.parts import SAMPLERS
+from ddpm_ms.sampling.samplers.order import order_of
+from ddpm_ms.sampling.spacing import sampling_steps
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class GaussianMixture:
             share /= share.sum(1, keepdims=True)
             each = self.means + alpha * self.deviations**2 / variance * away
             x_start = (share[:, :, None] * each).sum(1)
-            return Prediction((x - alpha * x_start) / sigma, x_start)
+            return Prediction(noise_from_start(x, x_start, alpha, sigma), x_start)
 
         return denoise
 
@@ -76,7 +78,6 @@ def run(name: str, mixture: GaussianMixture, schedule: NoiseSchedule, steps: lis
     return last, evaluations
 
 
-STOCHASTIC = ("ddpm", "dpmpp_2m_sde")
 IMAGES = GaussianMixture(np.array([1.0]), np.array([[-0.6, 0.0, 0.3, 0.9]]), np.array([[0.05, 0.2, 0.5, 0.1]]))
 
 
@@ -88,7 +89,7 @@ def drift(name: str, steps: int, spacing: str = "linspace", timesteps: int = 100
     """
     schedule = create_schedule("cosine", timesteps)
     visited = sampling_steps(schedule, steps, spacing)
-    stochastic = name in STOCHASTIC
+    stochastic = order_of(SAMPLERS[name]) is None
     x = np.random.default_rng(1).standard_normal((100_000 if stochastic else 2_000, IMAGES.means.shape[1]))
     result, evaluations = run(name, IMAGES, schedule, visited, x)
     exact = IMAGES.deviations[0] if stochastic else IMAGES.flow(x, schedule, visited[0], -1)
@@ -98,16 +99,14 @@ def drift(name: str, steps: int, spacing: str = "linspace", timesteps: int = 100
 
 def table() -> str:
     """Markdown: each sampler's evaluations and drift at 10, 20 and 50 steps."""
-    orders = {"ddpm": "SDE", "ddim": "1", "euler": "1", "heun": "2", "dpmpp_2m": "2", "dpmpp_2m_sde": "SDE",
-              "unipc": "2 (corrected: 3)"}
     rows = ["| sampler | order | NFE at 10 / 20 / 50 steps | drift, linspace | drift, karras | drift, log_snr |",
             "| --- | --- | --- | --- | --- | --- |"]
     for name in SAMPLERS:
-        columns = [[drift(name, steps, spacing) for steps in (10, 20, 50)] 
+        columns = [[drift(name, steps, spacing) for steps in (10, 20, 50)]
                    for spacing in ("linspace", "karras", "log_snr")]
         evaluations = " / ".join(str(count) for _, count in columns[0])
         errors = [" / ".join(f"{error:.4f}" for error, _ in column) for column in columns]
-        rows.append(f"| `{name}` | {orders[name]} | {evaluations} | {' | '.join(errors)} |")
+        rows.append(f"| `{name}` | {order_of(SAMPLERS[name]) or 'SDE'} | {evaluations} | {' | '.join(errors)} |")
     return "\n".join(rows)
 
 

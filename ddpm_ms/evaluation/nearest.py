@@ -51,8 +51,8 @@ class NearestReport:
             f"about {len(order) * CLOSE / 100:.1f} are expected where nothing is copied"])
 
 
-def nearest_images(queries: np.ndarray, dataset: Any, *, own: Sequence[int] | None = None, mirrored: bool = False,
-                   chunk: int = CHUNK, callback: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest_images(queries: np.ndarray, dataset: Any, *, own: Sequence[int] | np.ndarray | None = None, mirrored: bool = False,
+                   chunk: int = CHUNK, callback: Callable[[int], object] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The nearest image of ``dataset`` to each of ``queries``, in one pass over the data in pieces.
 
     Args:
@@ -68,7 +68,7 @@ def nearest_images(queries: np.ndarray, dataset: Any, *, own: Sequence[int] | No
     """
     flat = queries.reshape(len(queries), -1).astype(np.float32) - 0.5
     norms, size = np.square(flat).sum(1), flat.shape[1]
-    own = np.full(len(flat), -1) if own is None else np.asarray(own)
+    barred = np.full(len(flat), -1) if own is None else np.asarray(own)
     best, found = np.full(len(flat), np.inf), np.full(len(flat), -1)
     piece = max(1, chunk // (4 * (size + len(flat))))
     for first in range(0, len(dataset), piece):
@@ -78,7 +78,7 @@ def nearest_images(queries: np.ndarray, dataset: Any, *, own: Sequence[int] | No
             rows = view.reshape(len(numbers), -1) - np.float32(0.5)
             # |a - b|^2 as a product of matrices says which is nearest; how far that is, the difference itself says, exactly.
             squares = norms[:, None] - 2 * flat @ rows.T + np.square(rows).sum(1)
-            squares[own[:, None] == numbers] = np.inf
+            squares[barred[:, None] == numbers] = np.inf
             for query, column in enumerate(squares.argmin(1)):
                 if np.isfinite(squares[query, column]):
                     square = np.square(flat[query].astype(np.float64) - rows[column]).sum()
@@ -90,7 +90,7 @@ def nearest_images(queries: np.ndarray, dataset: Any, *, own: Sequence[int] | No
 
 
 def evaluate_nearest(samples: np.ndarray, dataset: Any, *, mirrored: bool = False,
-                     callback: Callable[[int], None] | None = None) -> NearestReport:
+                     callback: Callable[[int], object] | None = None) -> NearestReport:
     """Compare ``samples`` (N, C, H, W) in [0, 1] with all of ``dataset``, and up to 256 of its own images with the others.
 
     One pass over the data: the real images tell what distance is usual between two images that are no copies. Data that

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from mindspore import nn
 
-from ddpm_ms.config import ImageSize, NetworkConfig
+from ddpm_ms.config import CustomConfig, ImageSize, NetworkConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.models.simple_unet import SimpleUnet
-from ddpm_ms.models.tiny_unet import TinyUnet
-from ddpm_ms.models.unet import Unet
+from ddpm_ms.models.simple_unet import SimpleUnet, SimpleUnetConfig
+from ddpm_ms.models.tiny_unet import TinyUnet, TinyUnetConfig
+from ddpm_ms.models.unet import Unet, UnetConfig
+from ddpm_ms.parts import NETWORKS
 
-MODELS = {"unet": Unet, "simple_unet": SimpleUnet, "tiny_unet": TinyUnet}
-
-__all__ = ["SimpleUnet", "TinyUnet", "Unet", "create_model", "num_parameters"]
+__all__ = ["SimpleUnet", "SimpleUnetConfig", "TinyUnet", "TinyUnetConfig", "Unet", "UnetConfig", "create_model", "describe_model",
+           "num_parameters"]
 
 
 def create_model(config: NetworkConfig, channels: int, image_size: ImageSize | None = None,
@@ -25,13 +26,21 @@ def create_model(config: NetworkConfig, channels: int, image_size: ImageSize | N
     Raises:
         InputError: it is a network of one's own, which only Python can build, or a value is not allowed.
     """
-    if config.name not in MODELS:
-        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(MODELS)} (a network of your own is "
-                         "built in Python)")
-    network = MODELS[config.name]
+    if config.name not in NETWORKS:
+        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(NETWORKS)} (a network of your own is built in "
+                         "Python, or registered by ddpm_ms.register_network before it is trained)")
+    network = NETWORKS[config.name]
     known = {"image_size": image_size, "timesteps": timesteps}
     takes = inspect.signature(network.__init__).parameters
     return network(config=config, channels=channels, **{key: value for key, value in known.items() if key in takes})
+
+
+def describe_model(model: nn.Cell) -> NetworkConfig:
+    """The section by which `create_model` makes such a network again; `CustomConfig` for one that is not registered, and for
+    one of a subclass, which may compute something else under the same keys."""
+    section: Any = getattr(model, "config", None)
+    name: Any = getattr(section, "name", None)
+    return section if name in NETWORKS and type(model) is NETWORKS[name] else CustomConfig()
 
 
 def num_parameters(model: nn.Cell) -> int:

@@ -19,6 +19,8 @@ from ddpm_ms.ops.softmax import Softmax
 class _HeadsCell(nn.Cell):
     """What both kinds share: the pre-norm, the query/key/value projection and the learned memory."""
 
+    recomputable = True
+
     def __init__(self, dim: int, heads: int, dim_head: int, kind: str, memory_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.heads, self.dim_head, self.hidden = heads, dim_head, heads * dim_head

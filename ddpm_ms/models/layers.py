@@ -51,6 +51,8 @@ class RMSNorm(nn.Cell):
     Inputs: x (B, dim, H, W); scale and shift (B, dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows.
     """
 
+    in_float32 = True
+
     def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
         self.dim, self.gain = dim, dim**0.5
@@ -69,6 +71,8 @@ class RMSNorm(nn.Cell):
 class ChannelLayerNorm(nn.Cell):
     """(x - mean) / std over the channels with a learned gain g (1, dim, 1, 1). Input (B, dim, H, W)."""
 
+    in_float32 = True
+
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -84,6 +88,8 @@ class ChannelLayerNorm(nn.Cell):
 class GroupNorm(nn.Cell):
     """Normalise over groups of channels (arXiv:1803.08494), ``groups`` of them (default: 8 where they divide); then as
     `RMSNorm` does."""
+
+    in_float32 = True
 
     def __init__(self, dim: int, groups: int | None = None) -> None:
         super().__init__()
@@ -103,6 +109,8 @@ class GroupNorm(nn.Cell):
 
 class WeightStandardizedConv(nn.Cell):
     """3x3 convolution whose filters are normalised to mean 0 and variance 1 at every call (arXiv:1903.10520)."""
+
+    in_float32 = True
 
     def __init__(self, dim_in: int, dim_out: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -173,6 +181,8 @@ class Block(nn.Cell):
 
 class ResnetBlock(nn.Cell):
     """Two blocks and a skip; the time embedding (B, time_dim) scales and shifts inside the first one."""
+
+    recomputable = True
 
     def __init__(self, dim: int, dim_out: int, time_dim: int, kind: str, dropout: float, layer: int) -> None:
         super().__init__()
@@ -266,6 +276,8 @@ def check_sides(height: int, width: int, factor: int) -> bool:
 class TimeEmbedding(nn.SequentialCell):
     """An embedding of the step and the layers behind it: (B,) -> (B, time_dim), in float32 whatever the precision of the
     network, because 16 bits do not tell a step from the next one."""
+
+    in_float32 = True
 
 
 def sinusoidal_frequencies(dim: int, theta: float = 10000.0) -> np.ndarray:

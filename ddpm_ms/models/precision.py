@@ -6,20 +6,15 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ddpm_ms.errors import InputError
-from ddpm_ms.models.layers import ChannelLayerNorm, GroupNorm, RMSNorm, TimeEmbedding, WeightStandardizedConv
-from ddpm_ms.models.tiny_unet import InterleavedPosEmb
 from ddpm_ms.ops.convolution import Convolution
-from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
-from ddpm_ms.ops.softmax import Softmax
 
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
-# They take statistics of many numbers, or angles of up to a thousand: float32 inside, whatever surrounds them.
-_FLOAT32_CELLS = (ChannelLayerNorm, GroupNorm, InterleavedPosEmb, RMSNorm, Softmax, TimeEmbedding, UnitChannels, UnitGroups,
-                  WeightStandardizedConv, nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
+# MindSpore's own Cells that take statistics of many numbers. Others say by ``in_float32`` that they must not be rounded.
+_IN_FLOAT32 = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
 
 
 def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str, str]:
-    """(precision, amp_level), each completed from the other: O0 is fp32; O1 to O3 alone are fp16; a 16-bit type alone is O2.
+    """(precision, amp_level), each completed from the other: O0 is fp32; O1 and O2 alone are fp16; a 16-bit type alone is O2.
 
     Raises:
         InputError: they contradict each other.
@@ -28,7 +23,7 @@ def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str
     amp_level = amp_level or ("O0" if precision == "fp32" else "O2")
     if (precision == "fp32") != (amp_level == "O0"):
         raise InputError(f"training.amp_level is {amp_level} with training.precision={precision}, allowed: "
-                         f"{'O0' if precision == 'fp32' else 'O1, O2, O3'}")
+                         f"{'O0' if precision == 'fp32' else 'O1, O2'}")
     return precision, amp_level
 
 
@@ -39,12 +34,14 @@ def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
     - O1: convolutions and matrix products in 16 bits, the rest in the type of its inputs or float32
       (``mindspore.amp`` with its operator lists).
     - O2: everything in 16 bits but norms, softmax and the time embedding; the loss is the caller's, in float32.
-    - O3: as O2. MindSpore's own O3 would take norms to 16 bits too, where their sums overflow.
+
+    MindSpore's O3 would take norms to 16 bits too, where their sums overflow.
 
     Args:
-        model: any Cell; of one that is no network of this package only MindSpore's own norms are known.
+        model: any Cell. Its Cells with the attribute ``in_float32 = True`` and MindSpore's own norms stay in float32: what takes
+            statistics of many numbers, or angles of up to a thousand.
         precision: "fp32", "fp16" or "bf16".
-        amp_level: "O0" to "O3".
+        amp_level: "O0" to "O2".
 
     Raises:
         InputError: the device has no kernels for the type.
@@ -58,7 +55,7 @@ def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
         return
     model.to_float(kind)
     for _, cell in model.cells_and_names():
-        if isinstance(cell, _FLOAT32_CELLS):
+        if isinstance(cell, _IN_FLOAT32) or getattr(cell, "in_float32", False):
             cell.to_float(ms.float32)
         elif isinstance(cell, Convolution):
             # Operator by operator, inputs are cast behind the test of their type, and the native kernels know float32 only.

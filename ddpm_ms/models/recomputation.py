@@ -5,18 +5,17 @@ from __future__ import annotations
 from mindspore import nn
 
 from ddpm_ms.errors import InputError
-from ddpm_ms.models.attention import Attention, LinearAttention
-from ddpm_ms.models.layers import ResnetBlock
 
 
 def set_recompute(model: nn.Cell) -> None:
-    """Keep of every residual block and attention of ``model`` only the input; graph mode alone heeds it.
+    """Keep of every Cell of ``model`` with the attribute ``recomputable = True`` (here the residual blocks and attentions) only
+    the input; graph mode alone heeds it.
 
     Raises:
         InputError: ``model`` has no such part.
     """
-    cells = [cell for _, cell in model.cells_and_names() if isinstance(cell, (ResnetBlock, LinearAttention, Attention))]
+    cells = [cell for _, cell in model.cells_and_names() if getattr(cell, "recomputable", False)]
     if not cells:
-        raise InputError("training.recompute is True, allowed for this network: False (it has no residual blocks)")
+        raise InputError("training.recompute is True, allowed for this network: False (none of its parts is recomputable)")
     for cell in cells:
         cell.recompute()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.config import SimpleUnetConfig, section_of
+from ddpm_ms.config import NetworkConfig, section_of
+from ddpm_ms.config.sections import setting
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.layers import (
     ClassEmbedding,
@@ -23,6 +24,17 @@ from ddpm_ms.models.layers import (
 )
 
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU}
+
+
+class SimpleUnetConfig(NetworkConfig):
+    """A U-Net of plain convolutions, see `ddpm_ms.SimpleUnet`."""
+
+    name: Literal["simple_unet"] = "simple_unet"
+    time_embedding: Literal["sinusoidal", "learned"] = setting("sinusoidal", "learned: a table with a row per step")
+    down: Literal["conv", "pool"] = setting("conv", "halve the size by a strided convolution or by the maximum")
+    norm: Literal["group", "none"] = setting("group", "group norm, or none")
+    activation: Literal["silu", "relu"] = setting("silu", "after every convolution")
+    tanh_output: bool = setting(False, "keep the output in [-1, 1]; for pred_x0 alone")
 
 
 class _Block(nn.Cell):
@@ -49,7 +61,7 @@ class SimpleUnet(nn.Cell):
     sampling (one level, any batch) does not repeat, and would make a step depend on the number of devices.
 
     Args:
-        dim, keywords: those of `ddpm_ms.config.SimpleUnetConfig`, which explains them.
+        dim, keywords: those of `SimpleUnetConfig`, which explains them.
         channels: image channels.
         timesteps: T of the process, the rows of the table; only for ``time_embedding="learned"``.
         config: the same as a section, instead of keywords.
@@ -59,6 +71,8 @@ class SimpleUnet(nn.Cell):
     Raises:
         InputError: a keyword is not allowed, or (from the ``check_`` methods) does not fit the process.
     """
+
+    config_class = SimpleUnetConfig
 
     def __init__(self, dim: int | None = None, *, channels: int = 3, timesteps: int | None = None,
                  config: SimpleUnetConfig | None = None, **keywords: Any) -> None:
@@ -107,7 +121,7 @@ class SimpleUnet(nn.Cell):
         t = self.time_emb(self.cast(time, ms.int32 if self.rows else ms.float32))
         if self.class_emb is not None:
             t = t + self.class_emb(classes, time)
-        skips = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for block, shrink in zip(self.downs, self.shrinks):
             x = block(x, t)
             skips = skips + (x,)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Sequence
+from typing import Any, Literal, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.config import TinyUnetConfig, section_of
+from ddpm_ms.config import NetworkConfig, section_of
+from ddpm_ms.config.sections import setting
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.layers import ClassEmbedding, TransposedConv, check_sides, conv
 
 TIME_DIM = 100
+
+
+class TinyUnetConfig(NetworkConfig):
+    """A U-Net that takes the step as one more channel, see `ddpm_ms.TinyUnet`."""
+
+    name: Literal["tiny_unet"] = "tiny_unet"
+    residual: bool = setting(False, "add the input of every second convolution to its output")
 
 
 class _Block(nn.Cell):
@@ -32,7 +40,7 @@ class TinyUnet(nn.Cell):
     """U-Net without norms or attention for small grey images; t enters as a learned picture beside the noisy one.
 
     Args:
-        dim, keywords: those of `ddpm_ms.config.TinyUnetConfig`, which explains them.
+        dim, keywords: those of `TinyUnetConfig`, which explains them.
         image_size: pixels, or (height, width); the picture of t has this size, so the network serves no other.
         channels: image channels.
         config: the same as a section, instead of keywords.
@@ -42,6 +50,8 @@ class TinyUnet(nn.Cell):
     Raises:
         InputError: a keyword is out of range, or (from `check_image_size`) the images have another size.
     """
+
+    config_class = TinyUnetConfig
 
     def __init__(self, dim: int | None = None, image_size: int | Sequence[int] | None = None, *, channels: int = 3,
                  config: TinyUnetConfig | None = None, **keywords: Any) -> None:
@@ -83,7 +93,7 @@ class TinyUnet(nn.Cell):
             t = t + self.class_emb(classes, time)
         picture = self.reshape(self.time_map(t), (-1, 1, *self.size))
         x = self.first(self.concat((x, self.cast(picture, x.dtype))))
-        skips = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for down, block in zip(self.downs, self.blocks):
             x = block(down(x))
             skips = skips + (x,)
@@ -95,6 +105,8 @@ class TinyUnet(nn.Cell):
 
 class InterleavedPosEmb(nn.Cell):
     """sin and cos of t / 10000^(2k / dim) in turn: (B,) -> (B, dim) ("Attention is all you need", 3.5)."""
+
+    in_float32 = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()

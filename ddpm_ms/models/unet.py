@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Optional, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ddpm_ms.config import UnetConfig, section_of
+from ddpm_ms.config import NetworkConfig, section_of
+from ddpm_ms.config.sections import Count, Counts, Flags, Number, Whole, setting
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.models.attention import Attention, LinearAttention
 from ddpm_ms.models.layers import (
@@ -21,6 +22,28 @@ from ddpm_ms.models.layers import (
     check_sides,
     conv,
 )
+
+
+class UnetConfig(NetworkConfig):
+    """The U-Net of denoising-diffusion-pytorch, see `ddpm_ms.Unet`."""
+
+    renamed = {"learned_sinusoidal_cond": "time_embedding: learned_fourier",
+               "random_fourier_features": "time_embedding: random_fourier", "learned_sinusoidal_dim": "fourier_dim",
+               "resnet_block_groups": "block: group, whose norms have 8 groups"}
+    name: Literal["unet"] = "unet"
+    init_dim: Optional[Whole] = setting(None, "channels after the first convolution; null: dim", ge=1)
+    out_dim: Optional[Whole] = setting(None, "output channels; null: those of the image, doubled by learned_variance", ge=1)
+    time_embedding: Literal["sinusoidal", "learned_fourier", "random_fourier"] = setting(
+        "sinusoidal", "of the step: by sines, or by Fourier features whose frequencies are learned or stay random")
+    fourier_dim: Whole = setting(16, "how many Fourier features, an even number", ge=2)
+    sinusoidal_pos_emb_theta: Number = setting(10000.0, "largest period of the sinusoidal embedding", ge=1.0)
+    dropout: Number = setting(0.0, "in the first half of each residual block", ge=0.0, le=0.99)
+    attn_dim_head: Union[Count, Counts] = setting(32, "width of a head of attention; one for all levels or one each")
+    attn_heads: Union[Count, Counts] = setting(4, "heads of attention; one for all levels or one each")
+    full_attn: Optional[Union[bool, Flags]] = setting(
+        None, "softmax attention instead of linear attention, per level; null: at the last level")
+    block: Literal["rms", "group"] = setting(
+        "rms", "rms: denoising-diffusion-pytorch 2; group: its first version, with group norm and standardised weights")
 
 
 class _Stage(nn.Cell):
@@ -39,7 +62,7 @@ class Unet(nn.Cell):
     downsampling and attention without memory.
 
     Args:
-        dim, keywords: those of `ddpm_ms.config.UnetConfig`, which explains them.
+        dim, keywords: those of `UnetConfig`, which explains them; also those of denoising-diffusion-pytorch.
         channels: image channels.
         config: the same as a section, instead of keywords.
 
@@ -57,12 +80,14 @@ class Unet(nn.Cell):
         InputError: a keyword is out of range, or (from `check_image_size`) a size does not divide.
     """
 
+    config_class = UnetConfig
+
     def __init__(self, dim: int | None = None, *, channels: int = 3, config: UnetConfig | None = None, **keywords: Any) -> None:
         super().__init__()
-        self.config = c = section_of(UnetConfig, config, keywords, dim=dim)
+        self.config = c = section_of(UnetConfig, config, _settings(keywords), dim=dim)
         check_range("channels", channels, 1)
-        if c.learned_sinusoidal_dim % 2:
-            raise InputError(f"learned_sinusoidal_dim is {c.learned_sinusoidal_dim}, allowed: even numbers")
+        if c.fourier_dim % 2:
+            raise InputError(f"fourier_dim is {c.fourier_dim}, allowed: even numbers")
         levels = len(c.dim_mults)
         full_attn = (False,) * (levels - 1) + (True,) if c.full_attn is None else c.full_attn
         full_attn = _per_level("full_attn", full_attn, levels)
@@ -119,7 +144,7 @@ class Unet(nn.Cell):
             x = self.concat((self.zeros_like(x) if x_self_cond is None else x_self_cond, x))
         t = self._condition(time, classes)
         x = self.init_conv(x)
-        skips = (x,)
+        skips = (x,)  # type: tuple[Tensor, ...]
         for stage in self.downs:
             x = stage.block1(x, t, dropout_key)
             skips = skips + (x,)
@@ -150,12 +175,21 @@ class Unet(nn.Cell):
         return t
 
 
+def _settings(keywords: dict[str, Any]) -> dict[str, Any]:
+    """``keywords``, those of denoising-diffusion-pytorch as the settings that say the same here."""
+    settings = {"fourier_dim" if key == "learned_sinusoidal_dim" else key: value for key, value in keywords.items()
+                if key != "flash_attn"}  # the same function; how it is computed is `ddpm_ms.ops.attention`'s business
+    for key, embedding in (("learned_sinusoidal_cond", "learned_fourier"), ("random_fourier_features", "random_fourier")):
+        if settings.pop(key, False):
+            settings["time_embedding"] = embedding
+    return settings
+
+
 def _time_mlp(c: UnetConfig, time_dim: int) -> TimeEmbedding:
-    if c.learned_sinusoidal_cond or c.random_fourier_features:
-        width = c.learned_sinusoidal_dim + 1
-        embedding = FourierPosEmb(c.learned_sinusoidal_dim, learned=not c.random_fourier_features)
-    else:
+    if c.time_embedding == "sinusoidal":
         embedding, width = SinusoidalPosEmb(c.dim, c.sinusoidal_pos_emb_theta), c.dim
+    else:
+        embedding, width = FourierPosEmb(c.fourier_dim, learned=c.time_embedding == "learned_fourier"), c.fourier_dim + 1
     return TimeEmbedding(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False), nn.Dense(time_dim, time_dim))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -22,8 +24,9 @@ class Convolution(nn.Cell):
     def __init__(self, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
         library = runtime.native_library()
-        self.native = _NativePlain(library, stride, padding) if library else None
-        self.native_with_bias = _NativeWithBias(library, stride, padding) if library else None
+        # Both are there or neither is.
+        self.native: Any = _NativePlain(library, stride, padding) if library else None
+        self.native_with_bias: Any = _NativeWithBias(library, stride, padding) if library else None
         self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
         self.bias_add = ops.BiasAdd()
 

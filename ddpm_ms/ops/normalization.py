@@ -15,6 +15,8 @@ class UnitChannels(nn.Cell):
     Inputs: x (B, dim, H, W), gain and shift (B, dim); float32.
     """
 
+    in_float32 = True
+
     def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
         library = runtime.native_library()
@@ -31,6 +33,8 @@ class UnitGroups(nn.Cell):
     Computed over rows (B * groups, values of a group) with the gradient written out, for the reason that `_Formulated`
     gives; on CPUs several times as fast as ``nn.GroupNorm``.
     """
+
+    in_float32 = True
 
     def __init__(self, groups: int, eps: float) -> None:
         super().__init__()

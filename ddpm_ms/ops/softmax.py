@@ -11,6 +11,8 @@ from ddpm_ms import runtime
 class Softmax(nn.Cell):
     """Softmax of (B, M, N) over ``axis`` -1 or -2."""
 
+    in_float32 = True
+
     def __init__(self, axis: int) -> None:
         super().__init__()
         library = runtime.native_library()

@@ -76,13 +76,13 @@ class BatchSource:
             images[flip] = images[flip, :, :, ::-1]
         noise = rng.normal(self.seed, "noise", step, range(samples.start, samples.stop), self.dataset.shape)
         keys = (1 + self._draw("dropout", step)[samples]).astype(np.float32) if self.dropout else None
-        classes = self._classes(step, samples, positions) if self.num_classes else None
+        classes = self._classes(step, samples, positions, self.num_classes) if self.num_classes else None
         return MicroBatch(positions, samples, images, noise, keys, classes)
 
-    def _classes(self, step: int, samples: slice, positions: range) -> np.ndarray:
+    def _classes(self, step: int, samples: slice, positions: range, hidden_class: int) -> np.ndarray:
         labels = self.dataset.take_labels(positions, self.seed)
         hidden = self._draw("label_dropout", step)[samples] < self.label_dropout
-        return np.where(hidden, self.num_classes, labels).astype(np.int32)
+        return np.where(hidden, hidden_class, labels).astype(np.int32)
 
     def _draw(self, purpose: str, step: int) -> np.ndarray:
         """One number in [0, 1) for every image of the step over all ranks."""

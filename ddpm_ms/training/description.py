@@ -5,27 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ddpm_ms.config import (
-    Config,
-    CustomConfig,
-    DataConfig,
-    DistillationConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    TrainingConfig,
-)
+from ddpm_ms.config import Config, DataConfig, DistillationConfig, RuntimeConfig, SamplingConfig, TrainingConfig
 from ddpm_ms.data import name_of
-from ddpm_ms.diffusion import GaussianDiffusion
-from ddpm_ms.models import MODELS
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+from ddpm_ms.models import describe_model
 
 
 def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: TrainingConfig, sampling: SamplingConfig,
                  runtime: RuntimeConfig) -> Config:
     """The configuration that says the same as these objects; it travels inside every checkpoint."""
-    # A subclass may compute something else under the same keywords.
-    known = type(diffusion.model) in MODELS.values()
-    return Config(runtime=runtime, model=diffusion.model.config if known else CustomConfig(), diffusion=diffusion.config,
-                  data=data, training=training, sampling=sampling,
+    return Config(runtime=runtime, model=describe_model(diffusion.model), diffusion=diffusion.config, data=data,
+                  training=training, sampling=sampling,
                   distillation=getattr(diffusion, "distillation", None) or DistillationConfig())
 
 

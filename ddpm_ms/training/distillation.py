@@ -8,14 +8,13 @@ from typing import Sequence
 
 import numpy as np
 
-from ddpm_ms import collectives
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_config, replace
 from ddpm_ms.data import create_dataset
-from ddpm_ms.diffusion.distillation import SPACING, Distillation
+from ddpm_ms.distillation import SPACING, Distillation
 from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
-from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime import Runtime, ranks
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.trainer import Trainer
 
@@ -75,7 +74,7 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
 
 
 def _any_rank(ended: bool, trainer: Trainer) -> bool:
-    return bool(collectives.gather(np.array([ended], np.int32), trainer.runtime).any())
+    return bool(ranks.gather(np.array([ended], np.int32), trainer.runtime).any())
 
 
 def halvings(steps: int, to: int) -> list[int]:

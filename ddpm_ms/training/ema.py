@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from typing import Any, Iterator
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ddpm_ms.errors import check_range
+from ddpm_ms.config import TrainingConfig
 
 UPDATE_EVERY, UPDATE_EVERY_WITH_DECAY = 1, 10  # the second is denoising-diffusion-pytorch's
 
@@ -25,9 +25,10 @@ class EMA(nn.Cell):
 
     Args:
         model: the network to follow.
-        decay: final decay per update of the exponential average, 0 to 1. Default: the power-function average.
+        decay: final decay per update of the exponential average. Default: the power-function average.
         update_every: optimizer steps between updates. Default: 1; with ``decay`` 10, as in denoising-diffusion-pytorch.
-        sigma_rel: standard deviation of the power-function average's profile, as a share of the run so far, 0.01 to 0.28.
+        sigma_rel: standard deviation of the power-function average's profile, as a share of the run so far. The range and the
+            default of all three are those of ``ema_...`` in `ddpm_ms.config.TrainingConfig`.
 
     Called with ``rate_at(step)`` as a float32 scalar after every optimizer step for which that is not 0.
 
@@ -36,13 +37,13 @@ class EMA(nn.Cell):
     """
 
     def __init__(self, model: nn.Cell, decay: float | None = None, update_every: int | None = None,
-                 sigma_rel: float = 0.1) -> None:
+                 sigma_rel: float | None = None) -> None:
         super().__init__()
-        self.decay = None if decay is None else check_range("ema_decay", decay, 0, 1)
-        if update_every is None:
-            update_every = UPDATE_EVERY if decay is None else UPDATE_EVERY_WITH_DECAY
-        self.update_every = int(check_range("ema_update_every", update_every, 1))
-        self.gamma = power_of_profile(sigma_rel)
+        given: dict[str, Any] = {"ema_decay": decay, "ema_update_every": update_every, "ema_sigma_rel": sigma_rel}
+        c = TrainingConfig(**{name: value for name, value in given.items() if value is not None})
+        self.decay = c.ema_decay
+        self.update_every = c.ema_update_every or (UPDATE_EVERY if decay is None else UPDATE_EVERY_WITH_DECAY)
+        self.gamma = power_of_profile(c.ema_sigma_rel)
         self.names = [name for name, p in model.parameters_and_names() if p.requires_grad]
         self.weights = ParameterTuple(model.trainable_params())
         self.shadow = ParameterTuple(
@@ -86,12 +87,8 @@ class EMA(nn.Cell):
 
 def power_of_profile(sigma_rel: float) -> float:
     """The gamma whose profile s^gamma on [0, 1] has the standard deviation ``sigma_rel``: the positive root of
-    sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1 (arXiv:2312.02696, section 3.1).
-
-    Raises:
-        InputError: ``sigma_rel`` is not within 0.01 to 0.28 (a gamma of 0, the plain mean, has 0.289).
+    sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1 (arXiv:2312.02696, section 3.1). A gamma of 0, the plain mean, has 0.289.
     """
-    check_range("ema_sigma_rel", sigma_rel, 0.01, 0.28)
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import needed
 
 log = logging.getLogger("ddpm_ms")
 
 
 def check_installed() -> None:
     """Raise `InputError` unless there is a writer of event files."""
-    try:
+    with needed("tensorboardX", "training.tensorboard is True"):
         import tensorboardX  # noqa: F401
-    except ImportError:
-        raise InputError("training.tensorboard is True, but tensorboardX is not installed: pip install tensorboardX") from None
 
 
 class EventFiles:
@@ -35,9 +33,9 @@ class EventFiles:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, row: dict[str, Any]) -> None:
-        """Every number of a row of metrics.jsonl but its step."""
+        """Every number of a row of metrics.jsonl but its step and its time, which event files have of their own."""
         for name, value in row.items():
-            if name != "step" and value is not None:
+            if name not in ("step", "time") and value is not None:
                 self._writer.add_scalar(f"training/{name}", value, row["step"])
         self._writer.flush()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 log = logging.getLogger("ddpm_ms")
 
@@ -19,6 +20,21 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
+        raise
+
+
+def append_json(path: Path, value: dict[str, Any]) -> None:
+    """Append ``value`` as a line of its own: whole or, when that raises `OSError`, not at all; not into half a line that a kill
+    left behind."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab+") as file:
+            file.seek(max(size - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(f"{chr(10) * torn}{json.dumps(value)}\n".encode())
+    except OSError:
+        with contextlib.suppress(OSError):  # half a line would spoil the next one
+            os.truncate(path, size)
         raise
 
 

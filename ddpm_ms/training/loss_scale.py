@@ -10,6 +10,10 @@ class LossScale:
     """What the loss is multiplied by, so that small float16 gradients do not vanish.
 
     An overflow halves it; ``window`` steps in a row without one double it. In float32 it stays at 1.
+
+    `mindspore.amp.DynamicLossScaler` does nearly the same, and is not used: it never goes below 1, where this goes on until
+    ``max_skipped_steps``; it keeps its numbers in parameters on the device, so that each step would run a dozen small operators
+    more and wait for one of them; and it is announced as experimental. Here the state is four plain numbers of state.json.
     """
 
     value: float = 1.0

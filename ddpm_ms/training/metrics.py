@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 
-from ddpm_ms import collectives
-from ddpm_ms.runtime import Runtime
-from ddpm_ms.training.files import write_whole
+from ddpm_ms.runtime import Runtime, ranks
+from ddpm_ms.training.files import append_json, write_whole
 from ddpm_ms.visual.runs import metrics_rows
 
 log = logging.getLogger("ddpm_ms")
@@ -66,10 +64,10 @@ class Metrics:
         ``epoch_loss`` is the sum of losses and the number of images of the epoch so far. This interval's are added; if the
         epoch number ``ended`` is over, the row has its mean and they begin at zero again.
         """
-        losses, t, weights = (collectives.gather(np.concatenate(rows), self._runtime)
+        losses, t, weights = (ranks.gather(np.concatenate(rows), self._runtime)
                               for rows in (self._losses, self._t, self._weights))
         seconds = time.perf_counter() - self._since
-        row = {"step": step, "loss": float(np.average(losses, weights=weights))}
+        row: dict[str, Any] = {"step": step, "time": round(time.time(), 3), "loss": float(np.average(losses, weights=weights))}
         for quarter in range(QUARTERS):
             chosen = t * QUARTERS // self._timesteps == quarter
             mean = float(np.average(losses[chosen], weights=weights[chosen])) if chosen.any() else None
@@ -86,22 +84,17 @@ class Metrics:
         return row
 
     def _append(self, row: dict[str, Any]) -> None:
-        size = self._path.stat().st_size if self._path.exists() else 0
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_json(self._path, row)
         except OSError as error:
-            with contextlib.suppress(OSError):  # half a line would spoil the next one
-                os.truncate(self._path, size)
             log.warning("%s: a row could not be written (%s)", self._path, error.strerror or error)
 
-    def pause(self) -> float:
-        """The clock's reading, to give to `resume`: what happens between does not count as training time."""
-        return time.perf_counter()
-
-    def resume(self, paused_at: float) -> None:
-        """Go on measuring time."""
-        self._since += time.perf_counter() - paused_at
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens within the block does not count as training time."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def restart_clock(self) -> None:
         """Leave what came before, the compilation, out of the speed."""

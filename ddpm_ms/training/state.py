@@ -11,9 +11,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from ddpm_ms import collectives
 from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime import Runtime, ranks
 from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -77,14 +76,14 @@ class TrainingState:
         if runtime.world == 1:
             return
         sampler = {name: array.tolist() for name, array in self.timesteps.state().items()}
-        told = json.loads(collectives.broadcast_text(
+        told = json.loads(ranks.broadcast_text(
             json.dumps({**self.numbers(), "step": self.step, "sampler": sampler}), runtime))
         self._set_numbers(told)
         self.timesteps.restore({name: np.asarray(told["sampler"][name], array.dtype)
                                 for name, array in self.timesteps.state().items()})
-        collectives.broadcast_parameters(self._parameters(), runtime)
+        ranks.broadcast_parameters(self._parameters(), runtime)
         digest = hashlib.sha256(b"".join(p.asnumpy().tobytes() for p in self._parameters())).digest()
-        digests = collectives.gather(np.frombuffer(digest, np.int32)[None], runtime)
+        digests = ranks.gather(np.frombuffer(digest, np.int32)[None], runtime)
         if (digests != digests[0]).any():
             raise RuntimeError("the ranks hold different parameters after the broadcast from rank 0")
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Optional, Tuple
 
 import numpy as np
 
 from ddpm_ms import rng
-from ddpm_ms.config import TimestepSampling
-from ddpm_ms.errors import InputError, check_choice
+from ddpm_ms.errors import InputError
+from ddpm_ms.parts import TIMESTEP_SAMPLERS
 
-TIMESTEP_SAMPLERS = get_args(TimestepSampling)
 HISTORY = 10  # losses per step of the process that "loss_second_moment" remembers
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = -1.2, 1.2  # of "log_normal", as EDM has them
 UNIFORM_SHARE = 0.001  # so that no step of the process is ever forgotten
+Draw = Tuple[np.ndarray, Optional[np.ndarray]]
 
 
 class TimestepSampler:
     """Draws t for all images of an optimizer step over all ranks, as a function of (seed, step) and, where the loss has a
     say, of the losses reported so far.
 
-    - "uniform": each t on its own.
-    - "antithetic": pairs t, T - 1 - t (DDIM's code): the mean noise level of a batch hardly varies.
-    - "stratified": one t from each of as many equal parts of 0 .. T - 1 as there are images, in random order.
-    - "log_normal": t such that the logarithm of sigma = sqrt(1 / SNR) is normal with mean -1.2 and deviation 1.2 (EDM,
-      arXiv:2206.00364, table 1): mostly where images take shape. The losses are not divided by this density, so it acts as a
-      weight as well; EDM's own loss is pred_v with loss_weight "none".
-    - "loss_second_moment": t with probability proportional to the root mean square of its last ten losses, and each loss
-      divided by T times that probability (Improved DDPM, arXiv:2102.09672, section 3.3). Uniform until every t has ten.
-
     Args:
-        name: one of these.
+        name: one of the functions below.
         timesteps: T.
         seed: of the run.
         snr: signal-to-noise ratios (T,), all above 0, for "log_normal".
@@ -40,32 +31,20 @@ class TimestepSampler:
     """
 
     def __init__(self, name: str, timesteps: int, seed: int, snr: np.ndarray | None = None) -> None:
-        self.name, self.timesteps, self.seed = check_choice("timestep_sampling", name, TIMESTEP_SAMPLERS), timesteps, seed
-        self.weighted = name == "loss_second_moment"
-        if name == "log_normal":
-            self._cumulative = np.cumsum(log_normal_probabilities(snr))
+        self._draw = TIMESTEP_SAMPLERS[TIMESTEP_SAMPLERS.check("timestep_sampling", name)]
+        self.timesteps, self.seed = timesteps, seed
+        self.weighted = self._draw is loss_second_moment
+        if self._draw is log_normal:
+            assert snr is not None, "log_normal is a function of the signal-to-noise ratios"
+            self.cumulative = np.cumsum(log_normal_probabilities(snr))
         # Row t: its last losses, oldest first; and how many there have been. Part of a checkpoint.
         self.losses = np.zeros((timesteps, HISTORY), np.float32)
         self.counts = np.zeros(timesteps, np.int32)
 
     def draw(self, step: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """(t int32 (count,), weights of the losses float32 (count,) or None for ones)."""
-        generator = rng.generator(self.seed, "timestep", step)
-        if self.name == "antithetic":
-            half = generator.integers(0, self.timesteps, (count + 1) // 2)
-            times = np.stack([half, self.timesteps - 1 - half], 1).reshape(-1)[:count]
-        elif self.name == "stratified":
-            places = (np.arange(count) + generator.random(count)) / count
-            times = generator.permutation((places * self.timesteps).astype(np.int64))
-        elif self.name == "log_normal":
-            times = np.minimum(np.searchsorted(self._cumulative, generator.random(count), "right"), self.timesteps - 1)
-        elif self.weighted and (self.counts == HISTORY).all():
-            p = self.probabilities()
-            times = generator.choice(self.timesteps, count, p=p)
-            return times.astype(np.int32), (1 / (self.timesteps * p[times])).astype(np.float32)
-        else:
-            times = generator.integers(0, self.timesteps, count)
-        return times.astype(np.int32), np.ones(count, np.float32) if self.weighted else None
+        times, weights = self._draw(self, rng.generator(self.seed, "timestep", step), count)
+        return times.astype(np.int32), weights
 
     def probabilities(self) -> np.ndarray:
         """Of each t, float64 (T,), from the losses seen."""
@@ -89,6 +68,43 @@ class TimestepSampler:
         """Take `state` back."""
         if self.weighted:
             self.losses, self.counts = state["timesteps.losses"].copy(), state["timesteps.counts"].copy()
+
+
+# How t is drawn: (sampler, generator, how many) -> what `TimestepSampler.draw` returns.
+
+
+def uniform(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
+    """Each t on its own."""
+    return generator.integers(0, sampler.timesteps, count), None
+
+
+def antithetic(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
+    """Pairs t, T - 1 - t (DDIM's code): the mean noise level of a batch hardly varies."""
+    half = generator.integers(0, sampler.timesteps, (count + 1) // 2)
+    return np.stack([half, sampler.timesteps - 1 - half], 1).reshape(-1)[:count], None
+
+
+def stratified(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
+    """One t from each of as many equal parts of 0 .. T - 1 as there are images, in random order."""
+    places = (np.arange(count) + generator.random(count)) / count
+    return generator.permutation((places * sampler.timesteps).astype(np.int64)), None
+
+
+def log_normal(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
+    """Draw t such that the logarithm of sigma = sqrt(1 / SNR) is normal with mean -1.2 and deviation 1.2 (EDM, arXiv:2206.00364,
+    table 1): mostly where images take shape. The losses are not divided by this density, so it acts as a weight as well; EDM's
+    own loss is pred_v with loss_weight "none"."""
+    return np.minimum(np.searchsorted(sampler.cumulative, generator.random(count), "right"), sampler.timesteps - 1), None
+
+
+def loss_second_moment(sampler: TimestepSampler, generator: np.random.Generator, count: int) -> Draw:
+    """Draw t with probability proportional to the root mean square of its last ten losses, and each loss divided by T times that
+    probability (Improved DDPM, arXiv:2102.09672, section 3.3). Uniform until every t has ten."""
+    if not (sampler.counts == HISTORY).all():
+        return generator.integers(0, sampler.timesteps, count), np.ones(count, np.float32)
+    p = sampler.probabilities()
+    times = generator.choice(sampler.timesteps, count, p=p)
+    return times, (1 / (sampler.timesteps * p[times])).astype(np.float32)
 
 
 def log_normal_probabilities(snr: np.ndarray) -> np.ndarray:

@@ -1,48 +1,36 @@
-"""`Trainer`: the loop around `TrainStep`, with everything a run leaves behind."""
+"""`Trainer`: the loop around `TrainStep`."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import time
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ddpm_ms import collectives, visual
 from ddpm_ms import runtime as rt
-from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.config import (
-    DataConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    TrainingConfig,
-    differences,
-    load_run_config,
-    replace,
-    section_of,
-    to_dict,
-    to_yaml,
-)
-from ddpm_ms.data import as_dataset, describe, prefetch, split
-from ddpm_ms.diffusion import GaussianDiffusion
+from ddpm_ms.config import DataConfig, RuntimeConfig, SamplingConfig, TrainingConfig, replace, section_of, to_dict
+from ddpm_ms.data import as_dataset, prefetch, split
 from ddpm_ms.errors import InputError, TrainingError
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models.precision import resolve_precision, set_precision
 from ddpm_ms.models.recomputation import set_recompute
+from ddpm_ms.runtime import ranks
 from ddpm_ms.training.batches import BatchSource, MicroBatch
+from ddpm_ms.training.checks import check_labels, check_run, count_steps
+from ddpm_ms.training.compilation import Compilation
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
+from ddpm_ms.training.divergence import divergence, suspects
 from ddpm_ms.training.ema import EMA
-from ddpm_ms.training.event_files import EventFiles, check_installed
-from ddpm_ms.training.files import log_to, write_whole
 from ddpm_ms.training.learning_rate import learning_rate
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.metrics import Metrics
+from ddpm_ms.training.progress import Progress
+from ddpm_ms.training.resume import newest_good
+from ddpm_ms.training.run_directory import RunDirectory
 from ddpm_ms.training.state import TrainingState
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -50,8 +38,6 @@ from ddpm_ms.training.train_step import TrainStep
 from ddpm_ms.training.validation import Validation
 
 log = logging.getLogger("ddpm_ms")
-
-MAX_SAVE_FAILURES = 3  # checkpoints in a row that could not be written, before the run stops
 
 
 class Trainer:
@@ -66,7 +52,7 @@ class Trainer:
         diffusion: what to train.
         folder_or_dataset: a folder of images, a .npy or .npz file, an array, a data set of `ddpm_ms.data`, a
             ``mindspore.dataset`` object, or any iterable of images (C, H, W) in [0, 1].
-        results_folder: the run directory.
+        results_folder: the run directory; `RunDirectory` says what it holds.
         sampling: how the sample grid is drawn. Default: the diffusion's ``sampling_timesteps`` and eta if it has fewer than
             all, else 50 steps of DDIM.
         data: where the images come from, for the record in the checkpoint.
@@ -88,16 +74,22 @@ class Trainer:
         self.diffusion, self.model = diffusion, diffusion.model
         self.runtime = runtime or rt.current()
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
-        self.run_dir = Path(results_folder)
         self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion),
                                    replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
         c, world = self.config.training, self.runtime.world
-        self._check_labels()
+
+        # What can be wrong is said before anything is built or written.
+        check_labels(self.model, self.dataset)
         if c.validation_images:
             self.dataset, held_out = split(self.dataset, c.validation_images, c.seed)
-        self._check()
+        check_run(self.config, diffusion, self.dataset, world)
+        self.run_dir = Path(results_folder)
+        self.directory = RunDirectory(self.run_dir, world, writes=self.runtime.rank == 0)
+        ranks.on_rank_0(lambda: self.directory.check(self.config), self.runtime)
+
+        # Data, network, optimizer, average, noise levels: everything that `TrainStep` is made of or fed with.
         self.validation = None
         if c.validation_images:
             self.validation = Validation(diffusion, held_out, c.train_batch_size // world, c.seed, self.runtime)
@@ -105,22 +97,25 @@ class Trainer:
             self.dataset, c.train_batch_size // world, c.gradient_accumulate_every, c.seed, self.runtime.rank, world,
             c.augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0, getattr(self.model, "num_classes", None),
             c.label_dropout)
-        self.total_steps = self._total_steps()
-        set_precision(self.model, c.precision, c.amp_level)
+        self.total_steps = count_steps(c, self.dataset, self.batches.images_per_step)
+        set_precision(self.model, precision, amp_level)
         if c.recompute:
             set_recompute(self.model)
         optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
         self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel)
         self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed, diffusion.schedule.snr)
-        self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(c.precision))
+        self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(precision))
         self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
                                     c.weight_decay, world)
         self.metrics = Metrics(self.run_dir / "metrics.jsonl", diffusion.num_timesteps, self.runtime)
+
+        # What one call of `train` goes through.
         self.validation_loss: float | None = None  # at the current step, if it is one that is saved
         self._stop = StopRequest()
-        self._saved_step: int | None = None
-        self._save_failures = 0
-        self._events: EventFiles | None = None
+        self._compilation = Compilation(self.config, diffusion.self_condition, self.train_step)
+        self._progress = Progress(self.total_steps, c.log_every, self.runtime.rank == 0)
+        self._first_step = 0
+        self._saved_step = -1
 
     @property
     def step(self) -> int:
@@ -137,273 +132,111 @@ class Trainer:
 
         SIGTERM or SIGINT (Ctrl-C) end training after the step, with a checkpoint; then `step` is less than `total_steps`.
         """
-        self._open_run()
-        with log_to(self.run_dir / "log.txt", self.runtime.rank == 0), StopRequest() as self._stop:
+        self.describe()
+        with self.directory.logging(), StopRequest() as self._stop:
             if self.runtime.rank == 0:
                 log.info("training %s", self.run_dir)
             self.resume()
             if self.step < self.total_steps:
-                with self._event_files():
+                with self._recorded():
                     self._loop()
             if self.step < self.total_steps:
+                by = self._stop.requested or "another rank"
+                self.directory.event("stopped", self.step, by=by)
                 log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
-                            self.total_steps, self._stop.requested or "another rank")
+                            self.total_steps, by)
             else:
+                self.directory.finish(self.step)
                 log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
         return self.run_dir
 
-    @contextlib.contextmanager
-    def _event_files(self) -> Iterator[None]:
-        """Within the block there are event files for TensorBoard, if they are asked for."""
-        if self.runtime.rank != 0 or not self.config.training.tensorboard:
-            yield
-            return
-        self._events = EventFiles(self.run_dir / "tensorboard", self.step)
-        try:
-            yield
-        finally:
-            self._events.close()
-            self._events = None
-
     def _loop(self) -> None:
         """Every step from here to the end, or to a request to stop."""
+        c = self.config.training
         self.diffusion.set_train(True)
-        # A bar where somebody looks, lines where a file does.
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step",
-                   disable=self.runtime.rank != 0 or not rt.stderr_is_terminal())
-        with bar, logging_redirect_tqdm():
-            try:
-                for batches in prefetch(self.batches.step, range(self.step, self.total_steps)):
-                    stopping = self._one_step(batches)
-                    bar.update()
-                    self._after_step(bar, stopping)
-                    if stopping:
-                        return
-            except InputError:  # the data broke
-                if self.runtime.world == 1 and self.step > self._saved_step:  # other ranks would know nothing of it
-                    if self.metrics.pending:
-                        self._log(bar, None)
-                    self.save(last=True)
-                raise
-
-    def _after_step(self, bar: tqdm, stopping: bool) -> None:
-        """Log, save and sample where it is time to."""
-        ended = self._epoch_that_ended()
-        due = self._is_due(ended)
-        paused = self.metrics.pause()
-        self.validation_loss = self.validation.loss(self.ema) if due and self.validation else None
-        self.metrics.resume(paused)
-        if due or stopping or ended or self.step % self.config.training.log_every == 0:
-            self._log(bar, ended)
-        paused = self.metrics.pause()
-        if due or stopping:
-            self.save(stopping)
-        if due and (not stopping or self.step == self.total_steps):  # nobody would draw the last grid again
-            self.sample()
-        self.metrics.resume(paused)
-
-    def _is_due(self, ended: int | None) -> bool:
-        """Whether to save and sample now."""
-        every = self.config.training.save_and_sample_every
-        return self.step == self.total_steps or (ended is not None if every == "epoch" else self.step % every == 0)
-
-    def resume(self) -> None:
-        """Bring all ranks to the newest good checkpoint of the run directory, if any. Damaged ones are reported and passed
-        over. Only rank 0 reads files: the others may be on machines that do not see them."""
-        collectives.on_rank_0(self._load_newest, self.runtime)
-        self.state.share(self.runtime)
-        self.train_step.ask_to_stop(False)
-        self._first_step = self._saved_step = self.step
-
-    def _load_newest(self) -> None:
-        damaged = []
-        for found in checkpoint.latest(self.run_dir):
-            if isinstance(found, checkpoint.DamagedCheckpoint):
-                damaged.append(str(found))
-                continue
-            for problem in damaged:
-                log.warning("%s; using the one before", problem)
-            unlike = differences(found.config, self.config)
-            if unlike:
-                raise InputError(f"checkpoint {found.path} comes from another configuration ({'; '.join(unlike)})")
-            self.state.load(found)
-            log.info("resuming %s at step %d", self.run_dir, self.step)
-            break
-        else:
-            if damaged:
-                raise checkpoint.DamagedCheckpoint(
-                    f"no checkpoint of {self.run_dir} can be used ({'; '.join(damaged)}), allowed: one that can, or none (delete "
-                    "them, and the run begins again)")
-        self.metrics.rewind(self.step)
-
-    def save(self, last: bool = False) -> None:
-        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover, but not the best.
-
-        If that fails, for want of space or rights, the last good one stays and training goes on to the next.
-
-        Args:
-            last: training ends here, whatever the step.
-
-        Raises:
-            TrainingError: it failed `MAX_SAVE_FAILURES` times in a row, or at the end.
-        """
-        if self.runtime.rank != 0 or self.step == self._saved_step:
-            return
-        numbers = {**self.state.numbers(), "validation_loss": self.validation_loss, "seed": self.config.training.seed,
-                   "data_position": self.step * self.batches.images_per_step, "config": to_dict(self.config),
-                   "environment": rt.environment(self.runtime)}
-        try:
-            checkpoint.save(self.run_dir / "checkpoints", self.step, self.state.arrays(), numbers)
-        except OSError as error:
-            return self._save_failed(error, last or self.step == self.total_steps)
-        self._saved_step, self._save_failures = self.step, 0
-        checkpoint.remove_old(self.run_dir, self.config.training.keep_last, self.step)
-
-    def _save_failed(self, error: OSError, last: bool) -> None:
-        self._save_failures += 1
-        kept = [path.name for path in checkpoint.in_run(self.run_dir)[:1]]
-        problem = (f"step {self.step}: the checkpoint could not be written ({error.strerror or error}); "
-                   f"{kept[0] if kept else 'none'} is the last good one")
-        if self._save_failures >= MAX_SAVE_FAILURES or last:
-            raise TrainingError(f"{problem}. Failures in a row: {self._save_failures}, allowed: {MAX_SAVE_FAILURES - 1}, none at "
-                                "the end. Make room and resume with the same command")
-        log.error("%s; trying again at the next (failure %d of %d)", problem, self._save_failures, MAX_SAVE_FAILURES)
-
-    def sample(self) -> None:
-        """Draw the sample grid of the current step with the averaged weights, each rank its share, and the loss curve."""
-        count, share = self.config.training.num_samples, -(-self.config.training.num_samples // self.runtime.world)
-        images = None
-        if count:
-            with contextlib.suppress(_Stopped), self.ema.applied():
-                images = self.diffusion.sample(share, first_index=self.runtime.rank * share, callback=self._stop_sampling,
-                                               **dict(self.config.sampling))
-                images = collectives.gather(images, self.runtime)[:count]
-        if self.runtime.rank != 0:
-            return
-        try:
-            visual.save_loss_curve(self.metrics.rows, self.run_dir / "loss.png")
-            if images is not None:
-                visual.save_grid(images, self.run_dir / "samples" / f"step_{self.step:08d}.png")
-                if self._events is not None:
-                    self._events.picture("samples", np.asarray(visual.to_grid(images)), self.step)
-        except OSError as error:
-            log.warning("step %d: the pictures could not be written (%s)", self.step, error.strerror or error)
-
-    def _stop_sampling(self, *progress: Any) -> None:
-        # Other ranks would wait for this one's images.
-        if self._stop.requested and self.runtime.world == 1 and self.step < self.total_steps:
-            raise _Stopped
-
-    # One optimizer step.
+        with self.directory.event_files(c.tensorboard, self.step), self._progress.shown(self.step), self._salvaged():
+            for batches in prefetch(self.batches.step, range(self.step, self.total_steps)):
+                # Forward, backward, reduce, unscale, clip, optimizer, EMA.
+                stopping = self._one_step(batches)
+                ended = self._epoch_that_ended()
+                due = self._is_due(ended)
+                # Validate: the row of this step has it.
+                with self.metrics.paused():
+                    self.validation_loss = self.validation.loss(self.ema) if due and self.validation else None
+                # Log.
+                self._progress.advance()
+                if due or stopping or ended or self.step % c.log_every == 0:
+                    self._log(ended)
+                # Save, then sample: whoever is killed while sampling has the checkpoint.
+                with self.metrics.paused():
+                    if due or stopping:
+                        self.save(last=stopping)
+                    if due and (not stopping or self.step == self.total_steps):  # nobody would draw the last grid again
+                        self.sample()
+                if stopping:
+                    return
 
     def _one_step(self, batches: list[MicroBatch]) -> bool:
         """Do the next step and count it; an overflow is tried again with a smaller loss scale. Returns whether any rank was
         asked to stop."""
-        c = self.config.training
         step, scale = self.step, self.state.loss_scale
-        first, began = step == self._first_step, time.perf_counter()
+        # What all ranks draw alike.
         coin = self.diffusion.self_condition and self.batches.self_condition(step)
         times, weights = self.timesteps.draw(step, self.batches.images_per_step)
-        if first:
-            self._compile(batches[0], times, weights)
-        rate = _scalar(self._learning_rate(step))
-        ema_rate = _scalar(self.ema.rate_at(step + 1))
-        for attempt in range(1, c.max_skipped_steps + 1):
+        if step == self._first_step:
+            self._compilation.begin(lambda coin: self._gradient(batches[0], coin, times, weights))
+        rate, ema_rate = _scalar(self._learning_rate(step)), _scalar(self.ema.rate_at(step + 1))
+        for attempt in range(1, self.config.training.max_skipped_steps + 1):
+            # Forward and backward of each micro-batch, into one float32 accumulator.
             losses = [self._gradient(batch, coin, times, weights) for batch in batches]
+            # Mean over the ranks, unscale, check, clip, optimizer, EMA; nothing of a gradient that is not finite is used.
             if self._stop.requested:
                 self.train_step.ask_to_stop()
             finite, norm, stopping = self.train_step.update(rate, ema_rate, _scalar(scale.value))
             if bool(finite.asnumpy()):
                 break
-            self.state.skipped_steps += 1
-            self._stop_if_hopeless(attempt, losses, scale)
-            scale.adjust(False)
+            self._skip(attempt, losses)
         scale.adjust(True)
         self.state.step += 1
+        # Measure.
         own = np.concatenate([np.arange(b.samples.start, b.samples.stop) for b in batches])
         self.metrics.add(np.concatenate([x.asnumpy() for x in losses]), times[own],
                          None if weights is None else weights[own], float(norm.asnumpy()))
         if self.timesteps.weighted:
             self.timesteps.report(times, self._losses_of_all(losses))
-        if first:
-            self._compiled(time.perf_counter() - began)
+        if step == self._first_step:
+            self._compilation.end()
+            self.metrics.restart_clock()
         return bool(stopping.asnumpy())
 
     def _gradient(self, batch: MicroBatch, coin: bool, times: np.ndarray, weights: np.ndarray | None) -> Tensor:
+        """Accumulate the gradient of one micro-batch; its losses (B,)."""
         key = None if batch.dropout_key is None else Tensor(batch.dropout_key)
         classes = None if batch.classes is None else Tensor(batch.classes)
         weights = None if weights is None else Tensor(weights[batch.samples])
         return self.train_step.gradient(Tensor(batch.images), Tensor(times[batch.samples]), Tensor(batch.noise), coin, classes,
                                         key, weights, _scalar(self.state.loss_scale.value))
 
+    def _skip(self, attempt: int, losses: list[Tensor]) -> None:
+        """A step overflowed: halve the loss scale, or give up."""
+        c, scale = self.config.training, self.state.loss_scale
+        self.state.skipped_steps += 1
+        if not scale.dynamic or attempt == c.max_skipped_steps:
+            found = self._losses_of_all(losses)  # every rank comes here, because the gradient that all share is not finite
+            images = suspects(self.dataset, found, self.step * self.batches.images_per_step, c.seed)
+            raise divergence(self.step + 1, attempt, found, scale.value, self.metrics.last_loss, images)
+        self.directory.event("skipped", self.step, loss_scale=scale.value)
+        scale.adjust(False)
+
     def _losses_of_all(self, losses: list[Tensor]) -> np.ndarray:
         """The losses of the step's images over all ranks, in the order of the global batch."""
-        return np.concatenate([collectives.gather(x.asnumpy(), self.runtime) for x in losses])
-
-    def _stop_if_hopeless(self, attempt: int, losses: list[Tensor], scale: LossScale) -> None:
-        if scale.dynamic and attempt < self.config.training.max_skipped_steps:
-            return
-        found = self._losses_of_all(losses)  # every rank comes here, because the gradient that all share is not finite
-        bad = np.flatnonzero(~np.isfinite(found))
-        images = self._images_of_step(bad if len(bad) else range(len(found)))
-        raise TrainingError(
-            f"step {self.step + 1}: the gradient is not finite after {attempt} attempt(s), loss {float(found.mean())}, loss "
-            f"scale {scale.value:g}, last finite loss {self.metrics.last_loss}, images {images}. No weight was changed and "
-            "nothing was saved; lower train_lr or raise lr_warmup_steps")
-
-    def _images_of_step(self, samples: Sequence[int]) -> str:
-        """Which images of the data set stand at ``samples`` of the step's batch."""
-        first = self.step * self.batches.images_per_step
-        positions = [first + int(k) for k in samples]
-        if hasattr(self.dataset, "indices"):
-            positions = self.dataset.indices(positions, self.config.training.seed)
-        more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
-        return ", ".join(map(str, positions[:8])) + more
-
-    def _compile(self, batch: MicroBatch, times: np.ndarray, weights: np.ndarray | None) -> None:
-        """Compile in a fixed order: the compile cache counts, and a stall in mid-training would be worse."""
-        if self.config.runtime.compile_cache and rt.is_compiling():
-            self._cache = rt.CompileCache(to_dict(self.config))
-        log.info("compiling (once per start)")
-        if self.diffusion.self_condition:
-            for coin in (False, True):
-                self._gradient(batch, coin, times, weights)
-            self.train_step.reset()
-
-    def _compiled(self, seconds: float) -> None:
-        if self._cache is not None:
-            self._cache.seal()
-        self.compile_seconds = seconds
-        log.info("compiled, first step after %.1f s", seconds)
-        self.metrics.restart_clock()
-
-    # What is told.
-
-    def _log(self, bar: tqdm, ended: int | None) -> None:
-        """End an interval: a row of metrics, and a line or the bar's text."""
-        rate, state = self._learning_rate(self.step - 1), self.state
-        row = self.metrics.write(self.step, ended, state.epoch_loss, lr=rate, ema_decay=self.ema.decay_at(self.step),
-                                 loss_scale=state.loss_scale.value, skipped_steps=state.skipped_steps,
-                                 compile_seconds=self.compile_seconds, **self._validation_column())
-        if self._events is not None:
-            self._events.scalars(row)
-        bar.set_postfix(loss=f"{row['loss']:.4f}")
-        if self.runtime.rank != 0:
-            return
-        if self.validation_loss is not None:
-            log.info("step %d/%d  validation loss %.5f", self.step, self.total_steps, self.validation_loss)
-        if ended is not None:
-            log.info("epoch %d: mean loss %.4f", ended, row["epoch_loss"])
-        if bar.disable and (ended is None or self.step % self.config.training.log_every == 0):
-            log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", self.step, self.total_steps,
-                     row["loss"], row["grad_norm"], rate, row["images_per_second"])
-
-    def _validation_column(self) -> dict[str, float]:
-        return {} if self.validation_loss is None else {"validation_loss": self.validation_loss}
+        return np.concatenate([ranks.gather(x.asnumpy(), self.runtime) for x in losses])
 
     def _learning_rate(self, step: int) -> float:
         c = self.config.training
         return learning_rate(step, c.train_lr, c.lr_schedule, c.lr_warmup_steps, self.total_steps)
+
+    # Around the steps.
 
     def _epoch_that_ended(self) -> int | None:
         """The number of the epoch, from 1, that the last step completed, if it did. Streams have none."""
@@ -412,81 +245,112 @@ class Trainer:
         before, now = ((self.step - k) * self.batches.images_per_step // len(self.dataset) for k in (1, 0))
         return now if now > before else None
 
-    def _total_steps(self) -> int:
-        c = self.config.training
-        if c.train_num_epochs is None:
-            return c.train_num_steps
-        return -(-c.train_num_epochs * len(self.dataset) // self.batches.images_per_step)
+    def _is_due(self, ended: int | None) -> bool:
+        """Whether to save and sample now."""
+        every = self.config.training.save_and_sample_every
+        return self.step == self.total_steps or (ended is not None if every == "epoch" else self.step % every == 0)
 
-    # The run directory.
+    def _log(self, ended: int | None) -> None:
+        """End an interval: a row of metrics, shown wherever somebody may look."""
+        state = self.state
+        validation = {} if self.validation_loss is None else {"validation_loss": self.validation_loss}
+        row = self.metrics.write(self.step, ended, state.epoch_loss, lr=self._learning_rate(self.step - 1),
+                                 ema_decay=self.ema.decay_at(self.step), loss_scale=state.loss_scale.value,
+                                 skipped_steps=state.skipped_steps, compile_seconds=self._compilation.seconds, **validation)
+        self.directory.show(row)
+        self._progress.show(row)
 
-    def _check(self) -> None:
-        """What can be wrong is said before anything is written."""
-        shape, size = self.dataset.shape, (self.diffusion.channels, *self.diffusion.image_size)
-        if tuple(shape) != size:
-            raise InputError(f"the data has {describe(shape)}, but the diffusion is for {describe(size)}")
-        c, world = self.config.training, self.runtime.world
-        if c.train_batch_size % world:
-            raise InputError(f"training.train_batch_size is {c.train_batch_size}, allowed on {world} devices, which share it: "
-                             f"multiples of {world}")
-        batch, finite = c.train_batch_size * c.gradient_accumulate_every, hasattr(self.dataset, "__len__")
-        if finite and batch > len(self.dataset):
-            raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every), allowed: "
-                             f"at most the {len(self.dataset)} of the data set")
-        if not finite and (c.train_num_epochs or c.save_and_sample_every == "epoch"):
-            raise InputError("training by epochs with data that has no length, allowed: train_num_steps, save_and_sample_every")
-        if not self.diffusion.auto_normalize:
-            raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
-        if c.tensorboard:
-            check_installed()
-        if self.config.model.name == "custom" and self.config.runtime.compile_cache:
-            raise InputError("compile_cache is True with a network of your own, allowed: False (its source is not part of the "
-                             "cache's key, so an edit would not be seen)")
-        if c.num_samples:
-            self.diffusion.check_sampling(self.config.sampling)
-        if c.optimizer == "adam" and c.weight_decay > 0:
-            raise InputError(f"training.weight_decay is {c.weight_decay}, allowed with optimizer=adam: 0 (use adamw)")
-        collectives.on_rank_0(self._check_run_dir, self.runtime)
-
-    def _check_run_dir(self) -> None:
-        path = self.run_dir / "config.yaml"
-        if path.is_file():
-            try:
-                before = load_run_config(path)
-            except InputError as error:
-                raise InputError(f"run directory {self.run_dir} is of another version of ddpm_ms ({error}), allowed: another "
-                                 "--run-dir") from None
-            unlike = differences(before, self.config)
-            if unlike:
-                raise InputError(f"run directory {self.run_dir} holds another run ({'; '.join(unlike)}), allowed: "
-                                 "the same configuration, or another --run-dir")
-        elif self.run_dir.exists() and (not self.run_dir.is_dir() or checkpoint.in_run(self.run_dir)):
-            raise InputError(f"run directory {self.run_dir} is no run directory (it has no config.yaml), allowed: a new one")
-
-    def _check_labels(self) -> None:
-        classes = getattr(self.model, "num_classes", None)
-        if not classes:
-            return
-        labels = self.dataset.labels
-        if labels is None:
-            raise InputError(f"model.num_classes is {classes}, but the data has no labels, allowed: null")
-        if not 0 <= labels.min() <= labels.max() < classes:
-            raise InputError(f"the data has labels {labels.min()} to {labels.max()}, allowed with model.num_classes={classes}: "
-                             f"0 to {classes - 1}")
-
-    def _open_run(self) -> None:
-        """Write what describes the run."""
-        self._cache, self.compile_seconds = None, None
-        collectives.on_rank_0(self._describe_run, self.runtime)
-
-    def _describe_run(self) -> None:
-        environment = json.dumps(rt.environment(self.runtime), indent=1)
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """events.jsonl says where the block began, and why it failed, if it did."""
+        self.directory.event("resumed" if self.step else "started", self.step, total_steps=self.total_steps)
         try:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            write_whole(self.run_dir / "config.yaml", to_yaml(self.config))
-            write_whole(self.run_dir / "environment.json", environment + "\n")
-        except OSError as error:
-            raise InputError(f"run directory {self.run_dir} cannot be written: {error.strerror or error}") from None
+            yield
+        except (InputError, TrainingError) as error:
+            self.directory.event("failed", self.step, reason=str(error))
+            raise
+
+    @contextlib.contextmanager
+    def _salvaged(self) -> Iterator[None]:
+        """What was done before an image that cannot be read is saved; of several ranks the others would know nothing of it."""
+        try:
+            yield
+        except InputError:
+            if self.runtime.world == 1 and self.step > self._saved_step:
+                if self.metrics.pending:
+                    self._log(None)
+                self.save(last=True)
+            raise
+
+    # What a run leaves behind, and takes up again.
+
+    def describe(self) -> None:
+        """Write what describes the run into its directory."""
+        ranks.on_rank_0(lambda: self.directory.describe(self.config, rt.environment(self.runtime)), self.runtime)
+
+    def load(self, milestone: int | None = None) -> None:
+        """What denoising-diffusion-pytorch calls to go on with a run. Here `train` does it by itself.
+
+        Raises:
+            InputError: always, with what to do instead.
+        """
+        raise InputError(f"Trainer.load({'' if milestone is None else milestone}), allowed: nothing, for train() resumes "
+                         f"{self.run_dir} at its newest checkpoint; ddpm_ms.load_diffusion reads any other")
+
+    def resume(self) -> None:
+        """Bring all ranks to the newest good checkpoint of the run directory, if any. Damaged ones are reported and passed
+        over. Only rank 0 reads files: the others may be on machines that do not see them."""
+        ranks.on_rank_0(self._load, self.runtime)
+        self.state.share(self.runtime)
+        self.train_step.ask_to_stop(False)
+        self._first_step = self._saved_step = self.step
+
+    def _load(self) -> None:
+        found = newest_good(self.run_dir, self.config)
+        if found is not None:
+            self.state.load(found)
+            log.info("resuming %s at step %d", self.run_dir, self.step)
+        self.metrics.rewind(self.step)
+
+    def save(self, milestone: int | None = None, *, last: bool = False) -> None:
+        """Write a checkpoint of the current step and delete those that ``keep_last`` does not cover, but not the best.
+
+        If that fails, for want of space or rights, the last good one stays and training goes on to the next.
+
+        Args:
+            milestone: ignored: checkpoints are named by the step. Scripts for denoising-diffusion-pytorch pass one.
+            last: training ends here, whatever the step.
+
+        Raises:
+            TrainingError: it failed several times in a row, or at the end.
+        """
+        if self.runtime.rank != 0 or self.step == self._saved_step:
+            return
+        c = self.config.training
+        numbers = {**self.state.numbers(), "validation_loss": self.validation_loss, "seed": c.seed,
+                   "data_position": self.step * self.batches.images_per_step, "config": to_dict(self.config),
+                   "environment": rt.environment(self.runtime)}
+        if self.directory.save(self.step, self.state.arrays(), numbers, c.keep_last, last or self.step == self.total_steps):
+            self._saved_step = self.step
+
+    def sample(self) -> None:
+        """Draw the sample grid of the current step with the averaged weights, each rank its share, and the loss curve."""
+        count, images = self.config.training.num_samples, None
+        if count:
+            pipeline = self.diffusion.pipeline
+
+            def draw(numbers: range) -> np.ndarray:
+                return pipeline.sample(len(numbers), self.config.sampling, first_index=numbers.start,
+                                       callback=self._stop_sampling).images
+
+            with contextlib.suppress(_Stopped), self.ema.applied():
+                images = ranks.Shares(count, count, self.runtime).collect(draw)
+        self.directory.save_pictures(self.step, self.metrics.rows, images)
+
+    def _stop_sampling(self, *progress: Any) -> None:
+        # Other ranks would wait for this one's images.
+        if self._stop.requested and self.runtime.world == 1 and self.step < self.total_steps:
+            raise _Stopped
 
 
 class _Stopped(Exception):

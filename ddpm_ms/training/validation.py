@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor
 
-from ddpm_ms import collectives, rng
+from ddpm_ms import rng
 from ddpm_ms import runtime as rt
 from ddpm_ms.data import RandomAccessDataset
-from ddpm_ms.diffusion import GaussianDiffusion
-from ddpm_ms.diffusion.generation import evaluation_mode
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+from ddpm_ms.runtime.ranks import Shares
 from ddpm_ms.training.ema import EMA
 
 
@@ -29,24 +29,21 @@ class Validation:
 
     def __init__(self, diffusion: GaussianDiffusion, dataset: RandomAccessDataset, batch_size: int, seed: int,
                  runtime: rt.Runtime) -> None:
-        self.diffusion, self.dataset, self.runtime, self.seed = diffusion, dataset, runtime, seed
-        self.batch_size = min(batch_size, -(-len(dataset) // runtime.world))
+        self.diffusion, self.dataset, self.seed = diffusion, dataset, seed
+        self.shares = Shares(len(dataset), batch_size, runtime)
         spread = np.arange(len(dataset)) * diffusion.num_timesteps // len(dataset)
         self.times = rng.generator(seed, "validation_timestep").permutation(spread).astype(np.int32)
         self._losses = rt.compiled(diffusion.losses)
 
     def loss(self, ema: EMA) -> float:
         """All ranks must ask for it; on all of them it is the same."""
-        count, portion = len(self.dataset), self.batch_size * self.runtime.world
-        with ema.applied(), evaluation_mode(self.diffusion.model):
-            losses = [collectives.gather(self._batch(first + self.runtime.rank * self.batch_size), self.runtime)
-                      for first in range(0, count, portion)]
-        return float(np.concatenate(losses)[:count].mean(dtype=np.float64))
+        with ema.applied(), self.diffusion.evaluating():
+            return float(self.shares.collect(self._batch).mean(dtype=np.float64))
 
-    def _batch(self, first: int) -> np.ndarray:
-        rows = np.arange(first, first + self.batch_size) % len(self.dataset)  # past the end: computed, then cut
+    def _batch(self, numbers: range) -> np.ndarray:
+        rows = np.array(numbers) % len(self.dataset)  # past the end: computed, then cut
         noise = rng.normal(self.seed, "validation_noise", 0, rows.tolist(), self.dataset.shape)
-        conditional = getattr(self.diffusion.model, "num_classes", None)
-        classes = Tensor(self.dataset.labels[rows].astype(np.int32)) if conditional else None
+        labels = self.dataset.labels if self.diffusion.num_classes else None
+        classes = None if labels is None else Tensor(labels[rows].astype(np.int32))
         images = Tensor(self.dataset.load(rows.tolist()))
         return self._losses(images, Tensor(self.times[rows]), Tensor(noise), False, classes, None).asnumpy()

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
@@ -88,12 +89,11 @@ def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: st
     """
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.add_subplot(xlabel="optimizer step")
-    _curves(axes, curves, scale, smoothed)
+    legend = _curves(axes, curves, scale, smoothed)
     axes.tick_params(which="both", colors=_INK)
     axes.xaxis.label.set_color(_INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(_INK)
-    legend = axes.get_legend()
     legend.set(visible=len(curves) > 1, frame_on=False)
     for text in legend.get_texts():
         text.set_color(_INK)
@@ -133,8 +133,9 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], scale: str | None = None,
-            smoothed: bool = True) -> None:
-    """Draw each (steps, values), measured pale and smoothed full, with a legend below; logarithmic where that tells more."""
+            smoothed: bool = True) -> Legend:
+    """Draw each (steps, values), measured pale and smoothed full, with a legend below, which is returned; logarithmic where that
+    tells more."""
     lines = []
     for number, (steps, values) in enumerate(curves.values()):
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
@@ -142,7 +143,7 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
         thin = np.unique(np.linspace(0, max(len(steps) - 1, 0), min(len(steps), POINTS)).round().astype(int))
         if (shown != values).any():
             axes.plot(steps[thin], values[thin], color=colour, linewidth=0.8, alpha=0.35)
-        alone = {"marker": "o"} if len(steps) == 1 else {}
+        alone: dict[str, Any] = {"marker": "o"} if len(steps) == 1 else {}
         lines += axes.plot(steps[thin], shown[thin], style, color=colour, linewidth=1.8, **alone)
     everything = np.concatenate([values for _, values in curves.values()])
     if scale is None and everything.size and everything.min() > 0 and everything.max() / everything.min() > DECADE:
@@ -158,6 +159,7 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
     for text, name in zip(legend.get_texts(), curves):
         text.set_parse_math(False)
         text.set_text(name)
+    return legend
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
-import struct
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Sequence
 
+from safetensors import SafetensorError, safe_open
+
 from ddpm_ms.errors import InputError
 
-# A line of log.txt that opens a session; the time before it nobody was training.
-_OPENS = ("training ", "resuming ", "compiling ")
+STARTS = ("started", "resumed")  # the events that open a session
 
 
 @dataclass(frozen=True)
@@ -81,34 +83,66 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
 
 
 def read_log(run_dir: Path) -> list[str]:
-    """The lines of log.txt; none where there is no such file."""
+    """The lines of log.txt, which are for people; none where there is no such file."""
     try:
         return (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
 
 
-def seconds_at_work(log_lines: Sequence[str]) -> float | None:
-    """Wall time from the log's dates, without the breaks between sessions; None where there are no dates."""
-    total, before, opened = 0.0, None, False
-    for line in log_lines:
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """The objects of events.jsonl, in the order of the file; none where there is no such file, as in runs of older versions."""
+    try:
+        text = (run_dir / "events.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return events_of(text)
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events in the text of an events.jsonl; what is none, as a line that a kill cut off, is passed over."""
+    events = []
+    for line in text.splitlines():
         try:
-            now = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")
-        except ValueError:  # a line that continues the one before
+            event = json.loads(line)
+            events.append({**event, "event": str(event["event"]), "time": _moment(event), "step": int(event["step"])})
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             continue
-        opens = line[24:].startswith(_OPENS)
-        if before is not None and (opened or not opens):
-            total += (now - before).total_seconds()
-        before, opened = now, opens
-    return None if before is None else total
+    return events
 
 
-def total_steps(training: dict[str, Any], log_lines: Sequence[str]) -> int | None:
-    """How long the run is to be; of a run counted in epochs what its log says, None where that says nothing."""
+def seconds_at_work(events: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> float | None:
+    """Wall time of all sessions, without the breaks between them; None where that was not recorded.
+
+    A session lasts from its first event to the last event or row of metrics before the next one begins. What a kill took with it
+    since then is not known.
+    """
+    starts = sorted({event["time"] for event in events if event["event"] in STARTS})
+    moments = [event["time"] for event in events]
+    for row in rows:
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # an older version wrote it
+            moments.append(_moment(row))
+    if not starts:
+        return None
+    moments.sort()
+    ends = [moments[bisect_left(moments, following) - 1] for following in (*starts[1:], float("inf"))]
+    return sum(end - start for start, end in zip(starts, ends))
+
+
+def total_steps(training: dict[str, Any], events: Sequence[dict[str, Any]]) -> int | None:
+    """How long the run is to be; of a run counted in epochs what its events say, None where they say nothing."""
     if training.get("train_num_epochs") is None:
         return training["train_num_steps"]
-    found = [re.search(r" step \d+/(\d+) | is finished: \d+ of (\d+) steps", line) for line in log_lines]
-    return next((int(match[1] or match[2]) for match in reversed(found) if match), None)
+    told = [event.get("total_steps") for event in events]
+    return next((steps for steps in reversed(told) if type(steps) is int and steps > 0), None)
+
+
+def _moment(entry: dict[str, Any]) -> float:
+    """When an event or a row was written, in seconds since 1970; `ValueError` if that is no time."""
+    moment = float(entry["time"])
+    if not 0 <= moment < 1e11:
+        raise ValueError
+    return moment
 
 
 def checkpoints(run_dir: Path) -> list[CheckpointFiles]:
@@ -126,10 +160,9 @@ def num_parameters(run_dir: Path) -> int | None:
     """How many numbers training changes: those that the optimizer of the newest checkpoint keeps a mean of."""
     for path in sorted(run_dir.glob("checkpoints/step_*/optimizer.safetensors"), reverse=True):
         try:
-            with path.open("rb") as file:
-                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-            sizes = [entry["data_offsets"] for name, entry in header.items() if name.startswith("moment1.")]
-        except (OSError, ValueError, KeyError, struct.error, OverflowError, MemoryError):
+            with safe_open(path, framework="numpy") as file:  # reads the header alone, and refuses one that the file cannot have
+                names = [name for name in file.keys() if name.startswith("moment1.")]  # noqa: SIM118  # it is no dict
+                return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        except (OSError, SafetensorError):
             continue
-        return sum(end - begin for begin, end in sizes) // 4  # float32
     return None

@@ -8,9 +8,9 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import GaussianDiffusion
-from ddpm_ms.diffusion.denoiser import Prediction
-from ddpm_ms.diffusion.samplers import SAMPLERS
+from ddpm_ms.diffusion.objectives import Prediction
 from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.parts import SAMPLERS
 
 DIFFUSERS = np.load(Path(__file__).parent / "diffusers_samplers.npz")
 LUCIDRAINS = np.load(Path(__file__).parent / "lucidrains_diffusion.npz")

@@ -232,7 +232,8 @@ def rank_killed(bench: Bench) -> tuple[str, int, str]:
     while "step 20/" not in log.read_text():
         assert job.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
-    found = subprocess.run(["pgrep", "-f", f"ddpm_ms train.*{bench.folder}/ranks"], capture_output=True, text=True).stdout.split()
+    command = ["pgrep", "-f", f"^[^ ]+ -m ddpm_ms train.*{bench.folder}/ranks"]
+    found = subprocess.run(command, capture_output=True, text=True).stdout.split()
     victim = next(pid for pid in found if {"RANK_ID=1", "MS_ROLE=MS_WORKER"} <= set(
         Path(f"/proc/{pid}/environ").read_text().split("\0")))
     os.kill(int(victim), signal.SIGKILL)

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from ddpm_ms.launch.job import free_port
+
 ROOT = Path(__file__).parents[2]
 TRAIN_ALONE, TRAIN, SAMPLE = (ROOT / "scripts" / f"run_{name}.sh" for name in ("standalone_train", "distribute_train", "sample"))
 RECIPE = f"""
@@ -93,7 +95,7 @@ def test_a_run_of_two_ranks_resumes_alone_and_the_other_way_round(folder):
 
 @pytest.mark.slow
 def test_two_nodes_are_one_job(folder):
-    port = finish(bash("-c", f"source {ROOT}/scripts/launch.sh; free_port")).strip()
+    port = free_port()
     nodes = [bash(TRAIN, "CPU", 1, folder / "recipe.yaml", "--run-dir", folder / "nodes" if k == 0 else folder / "elsewhere",
                   "--nodes", 2, "--node-rank", k, "--master", f"127.0.0.1:{port}") for k in range(2)]
     outputs = [finish(node) for node in nodes]
@@ -139,7 +141,7 @@ def workers(run):
             variables = (directory / "environ").read_text().split("\0")
         except OSError:
             continue
-        if str(run) in command and "python" in command:
+        if str(run) in command and "rank.py" not in command:  # which stands beside each of them
             role = next((v for v in variables if v.startswith("MS_ROLE=")), "")
             rank = next((v.removeprefix("RANK_ID=") for v in variables if v.startswith("RANK_ID=")), "?")
             if role == "MS_ROLE=MS_WORKER":
@@ -195,19 +197,20 @@ def test_a_mistake_that_only_the_ranks_can_see_is_theirs(folder):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["NPU", 2, "CONFIG"], "DEVICE is 'NPU', allowed: auto, Ascend, GPU, CPU"),
-    (["CPU", "two", "CONFIG"], "NUM_DEVICES is 'two', allowed: a number from 1"),
-    (["CPU", 2, "none.yaml"], "CONFIG is 'none.yaml', allowed: a YAML file"),
-    (["CPU", 2, "CONFIG", "--nodes", 2], "--master is '', allowed with several nodes: HOST:PORT"),
-    (["CPU", 2, "CONFIG", "--nodes", 2, "--node-rank", 2], "--node-rank is '2', allowed: 0 to 1"),
-    (["Ascend", 4, "CONFIG"], "NUM_DEVICES is 4, allowed with the visible devices 0,1: at most 2"),
-    (["CPU", 2, "CONFIG", "--rank-table", "none.json"], "--rank-table is 'none.json', allowed: a file"),
+    (["NPU", 2, "CONFIG"], "run_distribute_train.sh: DEVICE is 'NPU', allowed: auto, Ascend, GPU, CPU"),
+    (["CPU", "two", "CONFIG"], "run_distribute_train.sh: NUM_DEVICES is 'two', allowed: a number from 1"),
+    (["CPU", 2, "none.yaml"], "run_distribute_train.sh: CONFIG is 'none.yaml', allowed: a YAML file"),
+    (["CPU", 2, "CONFIG", "--nodes"], "run_distribute_train.sh: --nodes has no value"),
+    (["CPU", 2, "CONFIG", "--nodes", 2], "ddpm-ms: --master is '', allowed with several nodes: HOST:PORT"),
+    (["CPU", 2, "CONFIG", "--nodes", 2, "--node-rank", 2], "ddpm-ms: --node-rank is 2, allowed: 0 to 1"),
+    (["Ascend", 4, "CONFIG"], "ddpm-ms: --ranks is 4, allowed with the visible devices 0,1: at most 2"),
+    (["CPU", 2, "CONFIG", "--rank-table", "none.json"], "ddpm-ms: --rank-table is 'none.json', allowed: a file"),
 ])
 def test_a_wrong_argument_of_the_launcher_is_one_line(folder, arguments, message):
     arguments = [folder / "recipe.yaml" if a == "CONFIG" else a for a in arguments]
     process = bash(TRAIN, *arguments, env={**os.environ, "ASCEND_RT_VISIBLE_DEVICES": "0,1"})
     output = finish(process)
-    assert process.returncode == 2 and output.strip() == f"run_distribute_train.sh: {message}"
+    assert process.returncode == 2 and output.strip() == message
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_rank_is_started(folder):

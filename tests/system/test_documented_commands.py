@@ -54,12 +54,13 @@ def place(tmp_path_factory):
 
 
 LINES = list(dict.fromkeys(line for document in GUIDES for line in command_lines(document) if line))
-SHOWN = [line for line in LINES if line.startswith("ddpm-ms ")]
+SHOWN = [line for line in LINES if line.startswith("ddpm-ms ") and not line.startswith("ddpm-ms launch")]
 # Lines of the shell blocks that are not run here, and why.
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "installs from nothing and trains for minutes",
     "bash scripts/run_tests.sh": "runs this very test",
     "source .venv/bin/activate": "is what has been done here",
+    "ddpm-ms launch": "is what the scripts call",
     "--nodes 2": "two nodes on one machine are joined in test_distributed.py",
     "sbatch": "needs Slurm",
 }

@@ -58,3 +58,36 @@ def test_without_a_fitting_python_it_says_what_to_install(script, tmp_path):
                           cwd=tmp_path, env=environment)
     assert done.returncode == 2 and "No Python 3.9 to 3.12" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(("script", "words", "called"), [
+    ("run_standalone_train.sh", "r.yaml a.b=1 --run-dir x", "train --config r.yaml --device auto a.b=1 --run-dir x"),
+    ("run_standalone_train.sh", "GPU r.yaml", "train --config r.yaml --device GPU"),
+    ("run_distribute_train.sh", "CPU 2 r.yaml", "launch --ranks 2 train --config r.yaml --device CPU"),
+    ("run_distribute_train.sh", "Ascend 8 r.yaml a.b=1 --nodes 2 --run-dir x c.d=2 --node-rank 1 --master h:1 --rank-table t",
+     "launch --ranks 8 --nodes 2 --node-rank 1 --master h:1 --rank-table t train --config r.yaml --device Ascend --run-dir x "
+     "a.b=1 c.d=2"),
+    ("run_distribute_train.sh", "CPU 2 r.yaml --run-dir=x a.b=1",
+     "launch --ranks 2 train --config r.yaml --device CPU --run-dir=x a.b=1"),
+    ("run_sample.sh", "run -n 4", "sample --checkpoint run --device auto -n 4"),
+    ("run_sample.sh", "CPU 2 run -n 4", "launch --ranks 2 sample --checkpoint run --device CPU -n 4"),
+    ("run_eval.sh", "GPU run", "evaluate --checkpoint run --device GPU"),
+    ("run_eval.sh", "GPU 4 run --best", "launch --ranks 4 evaluate --checkpoint run --device GPU --best"),
+])
+def test_a_script_becomes_the_command_that_it_chooses(script, words, called, tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho $$\nexit 7\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "r.yaml").touch()
+    (tmp_path / "run").mkdir()
+    process = subprocess.Popen(["bash", FOLDER / script, *words.split()], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+                               env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    output, _ = process.communicate()
+    # The same process: a signal to the script is one to the command, and so is the status.
+    assert (process.returncode, output) == (7, f"-m ddpm_ms {called}\n{process.pid}\n")
+
+
+@pytest.mark.parametrize("words", ["CPU x run", "CPU 0 run", "nowhere"])
+def test_a_checkpoint_or_count_that_is_none_is_refused(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(["bash", FOLDER / "run_sample.sh", *words.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("run_sample.sh: ") and "allowed: " in done.stderr

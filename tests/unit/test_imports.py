@@ -6,29 +6,36 @@ from pathlib import Path
 
 import pytest
 
+import ddpm_ms
+
 PACKAGE = Path(__file__).parents[2] / "ddpm_ms"
-LEAVES = {"errors", "version"}
+LEAVES = {"errors", "version", "parts"}
 # Everything that each part may import from the package itself.
 ALLOWED = {
-    "errors": set(), "version": set(), "rng": set(),
+    "errors": set(), "version": set(), "rng": set(), "parts": {"errors"},
     "config": LEAVES,
     "visual": LEAVES,
-    "runtime": LEAVES | {"config", "ops"},
+    "native": LEAVES,
+    "runtime": LEAVES | {"config", "native"},
     "ops": LEAVES | {"runtime"},
-    "collectives": LEAVES | {"runtime"},
     "models": LEAVES | {"config", "ops"},
-    "diffusion": LEAVES | {"config", "rng", "runtime"},
+    "diffusion": LEAVES | {"config"},
+    "sampling": LEAVES | {"config", "rng", "diffusion"},
+    "gaussian_diffusion": LEAVES | {"config", "runtime", "diffusion", "sampling"},
+    "distillation": LEAVES | {"config", "diffusion", "sampling", "gaussian_diffusion"},
     "data": LEAVES | {"config", "rng"},
-    "evaluation": LEAVES | {"diffusion"},
+    "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
     "interop": LEAVES,
-    "benchmark": LEAVES | {"config", "runtime", "data", "diffusion", "models", "training", "visual"},
-    "checkpoints": LEAVES | {"config", "runtime", "diffusion", "models"},
-    "training": LEAVES | {"checkpoints"} | {"collectives", "config", "rng", "runtime", "visual", "data", "diffusion", "models"},
+    "launch": LEAVES | {"config", "runtime"},
+    "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
+    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
+    "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
+                          "models"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
-OUTSIDE = {"config": {"yaml", "pydantic", "annotated_types"}, "visual": {"numpy", "PIL", "matplotlib"}, "errors": set(),
-           "rng": {"numpy"}}
+OUTSIDE = {"config": {"yaml", "pydantic", "pydantic_core", "annotated_types"}, "errors": set(), "rng": {"numpy"}, "parts": set(),
+           "native": set(), "launch": set(), "visual": {"numpy", "PIL", "matplotlib", "jinja2", "safetensors"}}
 
 
 def part(path):
@@ -64,7 +71,14 @@ def test_a_part_imports_only_what_the_plan_allows(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_runtime_touches_the_environment_and_the_device(path):
-    if part(path) == "runtime":
+    if part(path) in ("runtime", "launch"):  # launch makes the environment of other processes
         return
     names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     assert not names & {"environ", "getenv", "set_device", "set_context", "set_seed", "get_rank"}, path
+
+
+def test_type_checkers_read_the_same_public_names_as_are_imported_late():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block, = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    read = {alias.asname: line.module for line in block.body for alias in line.names}  # without "as" a name is not exported
+    assert read == ddpm_ms._PUBLIC

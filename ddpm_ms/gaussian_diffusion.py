@@ -1,0 +1,343 @@
+"""`GaussianDiffusion`: a network, the process it is trained for, the loss, and sampling, behind one class."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from typing import Any, Callable, Iterator, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ddpm_ms import runtime
+from ddpm_ms.config import DiffusionConfig, ImageSize, SamplingConfig, section_of
+from ddpm_ms.diffusion.likelihood import BitsPerDim
+from ddpm_ms.diffusion.loss import DiffusionLoss
+from ddpm_ms.diffusion.loss_weights import weight_name
+from ddpm_ms.diffusion.objectives import Prediction
+from ddpm_ms.diffusion.process import DiffusionProcess
+from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.diffusion.variances import check_variance, split_variance
+from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import SAMPLERS, options_of
+from ddpm_ms.sampling.images import ImageSpace
+from ddpm_ms.sampling.pipeline import SamplingPipeline
+
+
+class GaussianDiffusion(nn.Cell):
+    """Gaussian diffusion over images (DDPM, arXiv:2006.11239).
+
+    Args:
+        model: network (x, t, x_self_cond, classes, dropout_key) -> (B, C, H, W), see `ddpm_ms.Unet`. With twice the channels
+            (``learned_variance``) the second half spans the variance, and the loss is the hybrid one (arXiv:2102.09672,
+            equation 16). One of your own needs the attribute ``channels``, and says by ``out_dim``, ``self_condition``,
+            ``num_classes`` and ``dropout`` what it has of these (default: nothing); its methods ``check_image_size(height,
+            width)`` and ``check_process(timesteps, objective)`` are asked if there are any.
+        image_size: pixels, or (height, width).
+        sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
+            denoising-diffusion-pytorch does. Default: all steps of DDPM.
+        ddim_sampling_eta: default ``eta`` of a sampler that takes it, 0 to 1; None: the sampler's own.
+        auto_normalize: users have images in [0, 1], the process in [-1, 1]; False: users have them in [-1, 1] as well.
+        loss_weight, p2_loss_weight_gamma, min_snr_loss_weight: as in scripts for denoising-diffusion-pytorch: without a
+            ``loss_weight``, a ``p2_loss_weight_gamma`` above 0 chooses "p2" and one of 0 "none", and ``min_snr_loss_weight=True``
+            "min_snr"; else it is "snr".
+        config: the process and its loss as a section, instead of keywords.
+        keywords: those of `ddpm_ms.config.DiffusionConfig`, which explains them: timesteps, objective, beta_schedule, ...
+
+    Inputs:
+        - **img** (B, C, H, W), float32, in [0, 1] (see ``auto_normalize``).
+        - **t** (B,) int32 in [0, T), 0 the least noisy.
+        - **noise** (B, C, H, W), standard normal.
+        - **self_cond** bool: whether this call conditions the network on its own estimate of x0.
+        - **classes**, **dropout_key**: handed to the network.
+
+        ``diffusion(img)`` alone draws t, noise and the coin from the operating system; a training loop passes them, and
+        then nothing is random.
+
+    Outputs:
+        Scalar float32, the mean loss.
+
+    Raises:
+        InputError: a keyword is not allowed or does not fit the model.
+    """
+
+    def __init__(self, model: nn.Cell, *, image_size: int | Sequence[int], sampling_timesteps: int | None = None,
+                 ddim_sampling_eta: float | None = None, auto_normalize: bool = True, loss_weight: str | None = None,
+                 p2_loss_weight_gamma: float | None = None, min_snr_loss_weight: bool = False,
+                 config: DiffusionConfig | None = None, **keywords: Any) -> None:
+        super().__init__()
+        if config is None:
+            keywords["loss_weight"] = weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight)
+            keywords["p2_loss_weight_gamma"] = p2_loss_weight_gamma or None
+            keywords["betas"] = None if keywords.get("betas") is None else tuple(map(float, keywords["betas"]))
+        self.config = c = section_of(DiffusionConfig, config, keywords)
+        self.ddim_sampling_eta = None if ddim_sampling_eta is None else check_range("ddim_sampling_eta", ddim_sampling_eta, 0, 1)
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.image_size = (height, width)
+        _check_model(model, self.image_size, c)
+        self.model, self.channels, self.auto_normalize = model, model.channels, auto_normalize
+        self.self_condition, self.num_classes = getattr(model, "self_condition", False), getattr(model, "num_classes", None)
+        self.learned_variance = _learns_variance(model)
+        self.variance = check_variance(c.variance or ("learned" if self.learned_variance else "fixed_small"),
+                                       self.learned_variance)
+        self.schedule = create_schedule(c.beta_schedule, c.timesteps, c.betas, c.rescale_betas_zero_snr)
+        self.objective, self.num_timesteps = c.objective, c.timesteps
+        self.process = DiffusionProcess(self.schedule, self.objective, self.variance)
+        self.loss = DiffusionLoss(self.process, c)
+        self.loss_weight = self.loss.weight
+        self.sampling_timesteps = c.timesteps if sampling_timesteps is None else sampling_timesteps
+        check_range("sampling_timesteps", self.sampling_timesteps, 1, c.timesteps)
+        self.cast, self.minimum, self.maximum, self.stop_gradient = ops.Cast(), ops.Minimum(), ops.Maximum(), ops.stop_gradient
+        self._network_graph: Callable | None = None
+
+    # The process, by the names of denoising-diffusion-pytorch.
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t, see `DiffusionProcess.q_sample`."""
+        return self.process.q_sample(x_start, t, noise)
+
+    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and log-variance of q(x_{t-1} | x_t, x_0), see `DiffusionProcess.q_posterior`."""
+        return self.process.q_posterior(x_start, x_t, t)
+
+    def predict_start_from_noise(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x0, see `DiffusionProcess.predict_start_from_noise`."""
+        return self.process.predict_start_from_noise(x_t, t, noise)
+
+    def predict_noise_from_start(self, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
+        """The noise, see `DiffusionProcess.predict_noise_from_start`."""
+        return self.process.predict_noise_from_start(x_t, t, x_start)
+
+    def predict_v(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """v, see `DiffusionProcess.predict_v`."""
+        return self.process.predict_v(x_start, t, noise)
+
+    def predict_start_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        """x0, see `DiffusionProcess.predict_start_from_v`."""
+        return self.process.predict_start_from_v(x_t, t, v)
+
+    # The network.
+
+    def model_predictions(self, x: Tensor, t: Tensor, x_self_cond: Tensor | None = None, classes: Tensor | None = None,
+                          dropout_key: Tensor | None = None, clip_x_start: bool = True,
+                          rederive_pred_noise: bool = True) -> Prediction:
+        """Noise and x0 as the network sees them in ``x`` (B, C, H, W) at ``t`` (B,).
+
+        With ``clip_x_start`` x0 is kept in [-1, 1], and with ``rederive_pred_noise`` the noise is that of the clipped x0.
+        """
+        output, fraction = self._output(x, t, x_self_cond, classes, dropout_key)
+        noise, x_start = self.process.noise_and_start(output, x, t)
+        if clip_x_start:
+            x_start = self._clip(x_start)
+            if rederive_pred_noise:
+                noise = self.predict_noise_from_start(x, t, x_start)
+        return Prediction(noise, x_start, fraction)
+
+    def network_graph(self) -> Callable:
+        """(x, t, x_self_cond, classes) -> the network's plain output; one graph per shape of x, whatever the sampler."""
+        if self._network_graph is None:
+            self._network_graph = runtime.compiled(self._network)
+        return self._network_graph
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within the block the network does not train: no dropout, no statistics that move."""
+        was_training = self.model.training
+        self.model.set_train(False)
+        try:
+            yield
+        finally:
+            self.model.set_train(was_training)
+
+    def _network(self, x, t, x_self_cond, classes):
+        return self.cast(self.model(x, t, x_self_cond, classes, None), ms.float32)
+
+    def _output(self, x, t, x_self_cond, classes, dropout_key):
+        """The network's prediction in float32 and, where it learns the variance, the variance fraction (else None)."""
+        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
+        if self.learned_variance:
+            return split_variance(output)
+        return output, None
+
+    def _clip(self, x_start):
+        return self.minimum(self.maximum(x_start, -1.0), 1.0)
+
+    # Training.
+
+    def construct(self, img: Tensor, t: Tensor | None = None, noise: Tensor | None = None, self_cond: bool | None = None,
+                  classes: Tensor | None = None, dropout_key: Tensor | None = None) -> Tensor:
+        """The mean loss, see the class."""
+        if t is None:
+            t = Tensor(np.random.default_rng().integers(0, self.num_timesteps, img.shape[0]), ms.int32)
+        if noise is None:
+            noise = Tensor(np.random.default_rng().standard_normal(img.shape), ms.float32)
+        if self_cond is None:
+            self_cond = self.self_condition and secrets.randbelow(2) == 1
+        return self.losses(img, t, noise, self_cond, classes, dropout_key).mean()
+
+    def losses(self, img: Tensor, t: Tensor, noise: Tensor, self_cond: bool = False, classes: Tensor | None = None,
+               dropout_key: Tensor | None = None) -> Tensor:
+        """Weighted loss of every image, (B,) float32; arguments as for the Cell."""
+        x_start = self.normalize(img)
+        x = self.process.q_sample(x_start, t, noise)
+        x_self_cond = self._own_estimate(x, t, classes, dropout_key) if self_cond else None
+        prediction, fraction = self._output(x, t, x_self_cond, classes, dropout_key)
+        if self.learned_variance:
+            return self.loss.hybrid(prediction, fraction, x_start, x, t, noise)
+        return self.loss.simple(prediction, x_start, t, noise)
+
+    def normalize(self, img: Tensor) -> Tensor:
+        """Users' images in [-1, 1]."""
+        return img * 2.0 - 1.0 if self.auto_normalize else img
+
+    def _own_estimate(self, x, t, classes, dropout_key):
+        """The estimate of x0, clipped the same way, that sampling will feed back (arXiv:2208.04202, section 3.2)."""
+        output, _ = self._output(x, t, None, classes, dropout_key)
+        return self.stop_gradient(self._clip(self.process.noise_and_start(output, x, t)[1]))
+
+    # Sampling.
+
+    @property
+    def pipeline(self) -> SamplingPipeline:
+        """What draws the images of the methods below, and says what it took."""
+        space = ImageSpace((self.channels, *self.image_size), low=0 if self.auto_normalize else -1)
+        return SamplingPipeline(self.network_graph(), self.process, space, num_classes=self.num_classes,
+                                self_condition=self.self_condition, learned_variance=self.learned_variance,
+                                evaluating=self.evaluating)
+
+    def sample(
+        self,
+        batch_size: int = 16,
+        *,
+        seed: int | None = None,
+        first_index: int = 0,
+        classes: Sequence[int] | None = None,
+        init_images: np.ndarray | None = None,
+        latents: np.ndarray | None = None,
+        guidance_fn: Callable[[Tensor, int, Tensor | None], Tensor] | None = None,
+        callback: Callable[[int, int, Tensor], None] | None = None,
+        return_all_timesteps: bool = False,
+        **options: Any,
+    ) -> np.ndarray:
+        """Draw images, or redraw given ones. `SamplingPipeline.sample` does the same and says what it took.
+
+        Args:
+            batch_size: how many, all in one batch.
+            seed: image k of a seed is the same whatever the batch; None draws a new seed.
+            first_index: number of the first image: 16 images from 0 are 8 from 0 and 8 from 8.
+            classes: one label per image, 0 to num_classes (which stands for "no class"). Default for a class-conditional
+                network: image k has class k modulo num_classes; none where images or latents are given.
+            init_images: (B or 1, C, H, W) to begin with instead of pure noise; ``strength`` says how much of them is redrawn
+                ("SDEdit", arXiv:2108.01073), ``invert`` that DDIM inversion, not noise, brings them there.
+            latents: (B or 1, C, H, W) what to begin with, as `invert` returns it.
+            guidance_fn: (x, t, classes) -> gradient of log p(y | x), for classifier guidance (arXiv:2105.05233).
+            callback: called at the beginning and after each transition with (done, of how many, x in [-1, 1]).
+            return_all_timesteps: return what was there after each transition, too.
+            options: keywords of `ddpm_ms.config.SamplingConfig`: sampler, steps, eta, spacing, guidance_scale, ...
+                Defaults: ``sampling_timesteps`` steps; sampler "ddpm" if those are all, else "ddim".
+
+        Returns:
+            float32 (batch_size, C, H, W) in [0, 1] (in [-1, 1] without ``auto_normalize``); with ``return_all_timesteps``
+            (batch_size, transitions + 1, C, H, W).
+
+        Raises:
+            InputError: an argument is not allowed.
+        """
+        return self.pipeline.sample(
+            batch_size, self._options(options, seed), first_index=first_index, classes=classes, init_images=init_images,
+            latents=latents, guidance_fn=guidance_fn, callback=callback, return_all_timesteps=return_all_timesteps).images
+
+    def interpolate(self, x1: np.ndarray, x2: np.ndarray, lam: float | Sequence[float] | np.ndarray = 0.5, *,
+                    seed: int | None = None, classes: Sequence[int] | None = None, callback: Callable | None = None,
+                    **options: Any) -> np.ndarray:
+        """Images between ``x1`` and ``x2``: both are brought to the level of ``strength``, interpolated there on the sphere,
+        and denoised (arXiv:2006.11239, figure 8; arXiv:2010.02502, section 5.3 with ``invert``).
+
+        Args:
+            x1, x2: (B or 1, C, H, W).
+            lam: share of ``x2``, one for all images or one each: [0, 0.25, 0.5, 0.75, 1] between two single images is a
+                strip of five.
+            seed, classes, callback, options: as for `sample`. Every image of the strip shares its noise.
+
+        Returns:
+            (B, C, H, W), B the longest of ``x1``, ``x2`` and ``lam``.
+        """
+        return self.pipeline.interpolate(x1, x2, lam, self._options(options, seed), classes=classes, callback=callback).images
+
+    def inpaint(self, img: np.ndarray, mask: np.ndarray, *, seed: int | None = None, first_index: int = 0,
+                batch_size: int | None = None, classes: Sequence[int] | None = None, callback: Callable | None = None,
+                **options: Any) -> np.ndarray:
+        """Fill in what is unknown of ``img`` (RePaint, arXiv:2201.09865). The steps are DDPM's, whatever ``sampler`` says.
+
+        Args:
+            img: (B or 1, C, H, W), its range as for training; unknown pixels may hold anything finite.
+            mask: (H, W), or anything that broadcasts to the images: 1 where a pixel is known, 0 where it is not.
+            batch_size: how many; default as many as ``img`` has.
+            seed, first_index, classes, callback, options: as for `sample`; ``resamplings`` and ``jump_length`` are RePaint's.
+
+        Returns:
+            (batch_size, C, H, W); known pixels are exactly those of ``img``.
+        """
+        repaint = self._options({**options, "sampler": "ddpm", "eta": None}, seed)
+        return self.pipeline.inpaint(img, mask, repaint, count=batch_size, first_index=first_index,
+                                     classes=classes, callback=callback).images
+
+    def invert(self, img: np.ndarray, *, classes: Sequence[int] | None = None, **options: Any) -> np.ndarray:
+        """The noise that DDIM (eta 0) makes ``img`` of, (B, C, H, W): `sample` with it as ``latents`` and the same options
+        gives ``img`` back, the better the more steps. Clipping is off by default here, as it must be there."""
+        return self.pipeline.invert(img, self._options({"clip_x_start": False, **options}), classes=classes).images
+
+    def bits_per_dim(self, img: np.ndarray, *, classes: Sequence[int] | None = None, seed: int = 0, first_index: int = 0,
+                     callback: Callable[[int, int], None] | None = None) -> BitsPerDim:
+        """The variational bound on the negative log-likelihood, every term, T network evaluations (arXiv:2006.11239,
+        equation 5), with the process's ``variance``.
+
+        Args:
+            img: (B, C, H, W) as for training; grey levels of 256.
+            classes: labels; default: none for every image.
+            seed, first_index: of the noise, as in `sample`.
+            callback: called with (steps done, of how many).
+
+        Returns:
+            `BitsPerDim`; its ``total`` (B,) is what papers print.
+        """
+        batch = self.pipeline.batch(len(img), SamplingConfig(sampler="ddpm", steps=None, seed=seed), first_index=first_index,
+                                    classes=classes, given=True)
+        with self.evaluating():
+            return self.loss.bound.bits_per_dim(batch.denoise.independent, Tensor(batch.normalize(img)), batch.noise, callback)
+
+    def check_sampling(self, options: SamplingConfig) -> None:
+        """Raise `InputError` if `SamplingPipeline.sample` would not take ``options``."""
+        self.pipeline.check(options)
+
+    def _options(self, given: dict[str, Any], seed: int | None = None) -> SamplingConfig:
+        """`SamplingConfig` from keywords, with this process's defaults; a ``seed`` of None is a new one."""
+        steps = given.get("steps", self.sampling_timesteps)
+        sampler = given.get("sampler", "ddpm" if steps in (None, self.num_timesteps) else "ddim")
+        defaults = {"sampler": sampler, "steps": steps, "seed": secrets.randbits(63) if seed is None else seed}
+        if self.ddim_sampling_eta is not None and sampler in SAMPLERS and "eta" in options_of(SAMPLERS[sampler]):
+            defaults["eta"] = self.ddim_sampling_eta
+        return SamplingConfig(**{**defaults, **given})
+
+
+def create_diffusion(config: DiffusionConfig, model: nn.Cell, image_size: ImageSize) -> GaussianDiffusion:
+    """The process that ``config`` describes around ``model``, for images of ``image_size``."""
+    return GaussianDiffusion(model, image_size=image_size, config=config)
+
+
+def _check_model(model: nn.Cell, image_size: tuple[int, int], config: DiffusionConfig) -> None:
+    """Ask the network whether it takes these images and this process, if it can say."""
+    if hasattr(model, "check_image_size"):
+        model.check_image_size(*image_size)
+    if hasattr(model, "check_process"):
+        model.check_process(config.timesteps, config.objective)
+
+
+def _learns_variance(model: nn.Cell) -> bool:
+    """Whether the network's output has a second half."""
+    outputs = getattr(model, "out_dim", model.channels)
+    if outputs not in (model.channels, 2 * model.channels):
+        raise InputError(f"the network has {outputs} output channels, allowed: its {model.channels} input channels, or "
+                         f"with learned variance {2 * model.channels}")
+    return outputs != model.channels

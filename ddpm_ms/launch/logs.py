@@ -1,0 +1,68 @@
+"""The logs of ranks: cleared before a job, shown live, and quoted after a failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ddpm_ms.launch.job import Job
+
+TAIL_BYTES = 65536  # of a log, enough for its last lines
+MINDSPORE_INFO, MINDSPORE_LINES = b"[INFO]", (b"[INFO]", b"[WARNING]")
+
+
+def prepare_logs(job: Job) -> None:
+    """Make the directory, without the logs of an earlier job. Nodes may share it, so that each removes its own ranks' alone."""
+    job.logs.mkdir(parents=True, exist_ok=True)
+    old = [job.log_of(f"rank {job.first_rank + number}") for number in range(job.ranks)]
+    if job.nodes == 1:
+        old += job.logs.glob("worker_*.log")
+    if job.node_rank == 0:
+        old.append(job.log_of("scheduler"))
+    for path in old:
+        path.unlink(missing_ok=True)
+
+
+class LiveLog:
+    """Copies the whole lines that are added to ``path``, but for MindSpore's [INFO], to a file descriptor."""
+
+    def __init__(self, path: Path, descriptor: int = 1) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.closed = False  # nobody reads any more
+        self._position = 0
+        self._partial = b""
+
+    def copy(self, last: bool = False) -> None:
+        """Copy what is new; ``last``: the last line, too, even if it has no end."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        self._position += len(data)
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        lines = [line + b"\n" for line in lines]
+        if last and self._partial:
+            lines.append(self._partial + b"\n")
+        self._write(b"".join(line for line in lines if not line.startswith(MINDSPORE_INFO)))
+
+    def _write(self, data: bytes) -> None:
+        while data and not self.closed:
+            try:
+                data = data[os.write(self.descriptor, data):]
+            except BrokenPipeError:  # the job goes on
+                self.closed = True
+
+
+def last_lines(path: Path, count: int = 5) -> str:
+    """The end of a log, without MindSpore's own lines; nothing where there is no log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    said = [line for line in lines if not line.startswith(MINDSPORE_LINES)]
+    return b"\n".join(said[-count:]).decode(errors="replace")

@@ -1,0 +1,15 @@
+"""Device, execution mode, ranks, environment variables, versions and caches: nobody else in the package reads an environment
+variable or calls ``set_device``, ``set_context``, ``init`` or ``get_rank``.
+
+`setup` starts all of it in the order that MindSpore forces. MindSpore is imported inside the functions, so that importing this
+room starts nothing. What ranks tell each other is in `ddpm_ms.runtime.ranks`.
+"""
+
+from ddpm_ms.runtime.caches import cache_dir
+from ddpm_ms.runtime.devices import DEVICES, Runtime, device_target, native_library, seed_weights
+from ddpm_ms.runtime.graphs import CompileCache, compiled, is_compiling
+from ddpm_ms.runtime.start import current, quiet, setup
+from ddpm_ms.runtime.versions import check_versions, environment
+
+__all__ = ["DEVICES", "CompileCache", "Runtime", "cache_dir", "check_versions", "compiled", "current", "device_target",
+           "environment", "is_compiling", "native_library", "quiet", "seed_weights", "setup"]

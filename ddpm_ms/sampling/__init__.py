@@ -1,0 +1,1 @@
+"""Drawing and editing images with a network that predicts for a process."""

@@ -1,0 +1,56 @@
+"""The benchmark's own machinery; it is the only place where times are measured, and here none is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from ddpm_ms.benchmark import versus
+from ddpm_ms.benchmark.cases import CASES
+from ddpm_ms.cli import main
+
+WORKER = """
+import sys
+for line in sys.stdin:
+    print({"train": SECONDS, "eval": 0.5, "sample": 3.0, "memory": 100.0}[line.strip()], flush=True)
+"""
+
+
+def worker(seconds):
+    return versus.Side([sys.executable, "-c", WORKER.replace("SECONDS", str(seconds))])
+
+
+def test_rows_hold_the_median_ratio_of_the_pairs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(versus, "PAUSE", 0)
+    monkeypatch.setattr(versus, "ours", lambda case: worker(1.0))
+    monkeypatch.setattr(versus, "theirs", lambda python, case: worker(2.0))
+    monkeypatch.setattr(versus, "start_up", lambda: {"cold": 9.0, "warm": 2.0})
+    monkeypatch.setattr(sys, "argv", ["versus", "--peer-python", "none", "--out", str(tmp_path), "--cases", "ae", "--pairs", "3"])
+    versus.main()
+    rows = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [(row["case"], row["kind"]) for row in rows] == [("a", "train"), ("a", "eval"), ("e", "sample")]
+    assert rows[0].items() >= {"ours_s": 1.0, "peer_s": 2.0, "ratio": 0.5, "ours_peak_mib": 100.0}.items()
+    assert (tmp_path / "benchmark.png").is_file()
+    assert "| a | train | 1.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
+
+
+def test_the_process_that_compares_does_not_import_mindspore():
+    # MindSpore sets OMP_NUM_THREADS to 1, and both sides would inherit it.
+    code = "import sys, ddpm_ms.benchmark.versus; print('mindspore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_the_command_times_this_package_and_tells_where_the_time_goes(capsys, tmp_path):
+    assert main(["benchmark", "--device", "CPU", "--case", "d", "--work", "eval", "--repeats", "1", "--operators",
+                 str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"case d: {CASES['d']}" in out and "| eval |" in out and "| operator | calls |" in out and "BatchMatMul" in out
+    assert main(["benchmark", "--repeats", "0"]) == 2
+
+
+def test_reading_files_is_timed_too(capsys):
+    kinds = ["load", "load_photos", "load_packed"]
+    assert main(["benchmark", "--device", "CPU", "--case", "d", "--work", *kinds, "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"| {kind} |" in out for kind in kinds)

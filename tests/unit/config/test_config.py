@@ -1,0 +1,198 @@
+"""Recipes: reading, inheriting, overriding, refusing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddpm_ms.config import (
+    Config,
+    SamplingConfig,
+    config_from_dict,
+    config_of_run,
+    differences,
+    load_config,
+    load_run_config,
+    override_section,
+    replace,
+    to_dict,
+    to_yaml,
+)
+from ddpm_ms.errors import InputError
+
+CONFIGS = sorted(Path(__file__).parents[3].joinpath("configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_recipe_is_valid_and_survives_a_round_trip(path, tmp_path):
+    config = load_config(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(to_yaml(config))
+    assert load_config(copy) == config
+
+
+def test_a_recipe_overrides_its_base_and_the_command_line_overrides_both(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "base.yaml").write_text("model: {dim: 32, dropout: 0.1}\ntraining: {seed: 1}")
+    (tmp_path / "sub" / "top.yaml").write_text("base: ../base.yaml\nmodel: {dim: 64}")
+    config = load_config(tmp_path / "sub" / "top.yaml", ["training.train_lr=1e-3", "model.dim_mults=[1, 2]"])
+    assert (config.model.dim, config.model.dropout, config.training.seed) == (64, 0.1, 1)
+    assert config.training.train_lr == 1e-3 and config.model.dim_mults == (1, 2)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("model.dmi=32", "unknown key 'model.dmi', did you mean 'dim'?"),
+    ("modle.dim=32", "unknown key 'modle', did you mean 'model'?"),
+    ("model.dim=wide", "model.dim is 'wide', allowed: whole number"),
+    ("model.dim=true", "model.dim is True, allowed: whole number"),
+    ("model.dim=1", "model.dim is 1, allowed: at least 4"),
+    ("model.dropout=.nan", "model.dropout is nan, allowed: 0.0 to 0.99"),
+    ("model.dim_mults=[]", "model.dim_mults is empty"),
+    ("model.dim_mults=[1, 0]", "model.dim_mults is 0, allowed: at least 1"),
+    ("diffusion.objective=v", "diffusion.objective is 'v', allowed: pred_noise, pred_x0, pred_v"),
+    ("training.train_num_steps=-5", "training.train_num_steps is -5, allowed: at least 0"),
+    ("sampling.eta=1.5", "sampling.eta is 1.5, allowed: 0.0 to 1.0"),
+    ("training.adam_betas=[0.9]", "training.adam_betas is [0.9], allowed: a list of 2 numbers"),
+    ("model=3", "model is 3, allowed: a mapping of keys"),
+    ("nonsense", "override 'nonsense', allowed: section.key=value"),
+    ("model.dim=[", "not valid YAML"),
+])
+def test_a_wrong_override_is_one_line_that_names_it(tmp_path, override, message):
+    path = tmp_path / "c.yaml"
+    path.write_text("")
+    with pytest.raises(InputError) as error:
+        load_config(path, [override])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: [", "not valid YAML"), ("- 1", "allowed: a mapping"), ("base: me.yaml", "leads back to itself"),
+    ("base: none.yaml", "No such file"), ("base: 3", "allowed: the name of a YAML file"),
+    ("model: !!python/object/apply:os.system ['true']", "not valid YAML"),
+])
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
+    path = tmp_path / "me.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_differences_names_keys_that_change_the_weights_and_no_others():
+    old = Config()
+    free = config_from_dict({"training": {"train_num_steps": 5, "keep_last": 1}, "sampling": {"steps": 7}})
+    assert differences(old, free) == []
+    runtime = {"cpu_math": "bf16", "device": "CPU"}
+    bound = config_from_dict({"runtime": runtime, "model": {"dim": 32}, "training": {"train_lr": 1}})
+    assert differences(old, bound) == ["runtime.cpu_math: fp32 -> bf16", "model.dim: 64 -> 32",
+                                       "training.train_lr: 0.0001 -> 1.0"]
+    cosine = [config_from_dict({"training": {"lr_schedule": "cosine", "train_num_steps": n}}) for n in (1, 2)]
+    assert len(differences(*cosine)) == 1
+
+
+def test_the_printed_recipe_is_plain_yaml():
+    assert yaml.safe_load(to_yaml(Config()))["model"]["dim_mults"] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(("recorded", "name", "gamma"), [
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.0, min_snr_loss_weight=False), "none", None),
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.5, min_snr_loss_weight=False), "p2", 0.5),
+    (dict(loss_weight="p2", p2_loss_weight_gamma=0.5, min_snr_loss_weight=False), "p2", 0.5),
+    (dict(loss_weight=None, p2_loss_weight_gamma=0.0, min_snr_loss_weight=True), "min_snr", None),
+    (dict(loss_weight="truncated_snr", p2_loss_weight_gamma=0.0, min_snr_loss_weight=False), "truncated_snr", None),
+    (dict(loss_weight="snr", p2_loss_weight_gamma=None), "snr", None),
+])
+def test_an_older_run_is_read_as_what_it_was_trained_with(tmp_path, recorded, name, gamma):
+    tree = to_dict(Config())
+    tree["diffusion"] = {"timesteps": 7, **recorded}
+    tree["training"] = {"ema_decay": 0.995, "ema_update_every": 10}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    for config in (config_of_run(tree), load_run_config(path)):
+        assert (config.diffusion.loss_weight, config.diffusion.p2_loss_weight_gamma) == (name, gamma)
+        assert (config.training.ema_decay, config.training.ema_update_every, config.diffusion.timesteps) == (0.995, 10, 7)
+    assert load_run_config(_written(tmp_path, config)) == config
+
+
+@pytest.mark.parametrize(("recorded", "read"), [
+    ({"sampling": {"sampler": "heun", "eta": 0.0, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "heun", "eta": None, "variance": None}}),
+    ({"sampling": {"sampler": "ddim", "eta": 0.5, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "ddim", "eta": 0.5, "variance": None}}),
+    ({"sampling": {"sampler": "ddpm", "eta": 0.0, "variance": "fixed_large"}},
+     {"sampling": {"sampler": "ddpm", "eta": None, "variance": "fixed_large"}}),
+    ({"sampling": {"sampler": "euler", "eta": 0.7}}, {"sampling": {"sampler": "ddim", "eta": 0.0}}),
+    ({"training": {"optimizer": "adamw", "weight_decay": 0.1, "amp_level": "O3"}},
+     {"training": {"weight_decay": 0.1, "amp_level": "O2"}}),
+    ({"model": {"name": "unet", "learned_sinusoidal_cond": True, "random_fourier_features": False, "learned_sinusoidal_dim": 8}},
+     {"model": {"name": "unet", "time_embedding": "learned_fourier", "fourier_dim": 8}}),
+    ({"model": {"learned_sinusoidal_cond": True, "random_fourier_features": True}},
+     {"model": {"name": "unet", "time_embedding": "random_fourier", "fourier_dim": 16}}),
+    # The keys of all networks, as they were recorded before each network had its own.
+    ({"model": {"name": "unet", "time_embedding": "learned", "down": "pool", "residual": True, "learned_sinusoidal_cond": False,
+                "random_fourier_features": False}}, {"model": {"name": "unet", "time_embedding": "sinusoidal"}}),
+    ({"model": {"name": "simple_unet", "time_embedding": "learned", "dropout": 0.1, "learned_sinusoidal_cond": False,
+                "learned_sinusoidal_dim": 16}}, {"model": {"name": "simple_unet", "time_embedding": "learned"}}),
+    ({"model": {"name": "custom", "dropout": 0.1, "down": "pool"}}, {"model": {"name": "custom"}}),
+])
+def test_what_an_older_run_recorded_is_read_in_todays_keys(recorded, read):
+    assert config_of_run(recorded) == config_from_dict(read)
+    assert config_of_run(to_dict(config_of_run(recorded))) == config_from_dict(read)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("sampling.sampler=euler", "sampling.sampler is 'euler', allowed: ddim with eta 0"),
+    ("training.amp_level=O3", "training.amp_level is 'O3', allowed: O2"),
+    ("training.optimizer=adamw", "unknown key 'training.optimizer', allowed: weight_decay"),
+    ("model.learned_sinusoidal_cond=true", "key 'model.learned_sinusoidal_cond', allowed: time_embedding: learned_fourier"),
+    ("model.random_fourier_features=true", "key 'model.random_fourier_features', allowed: time_embedding: random_fourier"),
+    ("model.learned_sinusoidal_dim=8", "unknown key 'model.learned_sinusoidal_dim', allowed: fourier_dim"),
+    ("model.name=untt", "model.name is 'untt', allowed: unet, simple_unet, tiny_unet, did you mean 'unet'?"),
+    ("model.name=my_package.net:Net", r"allowed: unet, simple_unet, tiny_unet \(ddpm_ms.register_network adds one of your own\)"),
+    ("model.down=pool", "model.down is 'pool', which unet does not take but simple_unet, allowed: name, dim, "),
+])
+def test_an_old_spelling_is_refused_by_a_line_that_names_the_new_one(tmp_path, override, message):
+    (tmp_path / "c.yaml").write_text("")
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml", [override])
+
+
+def test_what_is_wrong_elsewhere_is_said_before_a_network_is_imported(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {name: unet}\nsampling: {stepz: 3}\ndata: {name: mnits}\n")
+    code = ("import sys\nfrom ddpm_ms.config import load_config\n"
+            "try:\n    load_config('c.yaml', sys.argv[1:])\n"
+            "except ValueError as error:\n    print(error, 'mindspore' in sys.modules)")
+    for override, message in (("sampling={}", "unknown key 'sampling.stepz', did you mean 'steps'? False"),
+                              ("modle.dim=3", "unknown key 'modle', did you mean 'model'? False")):
+        done = subprocess.run([sys.executable, "-c", code, override], capture_output=True, text=True, cwd=tmp_path,
+                              env={**os.environ, "PYTHONPATH": str(CONFIGS[0].parents[1])})
+        assert done.stdout.strip() == message, done.stderr
+
+
+def test_an_option_that_the_sampler_does_not_take_is_refused_only_where_it_is_said_of_it():
+    recorded = SamplingConfig(sampler="ddim", eta=0.5)
+    assert override_section(recorded, {"sampler": "heun"}) == SamplingConfig(sampler="heun")
+    assert override_section(recorded, {"steps": "7"}).eta == 0.5 and replace(recorded, sampler="ddim").eta == 0.5
+    for values in ({"sampler": "heun", "eta": "0.5"}, {"sampler": "ddpm", "eta": "0.0"}):
+        with pytest.raises(InputError, match=r"sampling.eta is 0\.\d, which \w+ does not take but ddim, allowed: null"):
+            override_section(recorded, values)
+    with pytest.raises(InputError, match=r"sampling\.variance is 'fixed_large', which ddim does not take but ddpm"):
+        SamplingConfig(variance="fixed_large")
+    with pytest.raises(InputError, match=r"sampling\.sampler is 'hen', allowed: .*, did you mean 'heun'?"):
+        override_section(recorded, {"sampler": "hen"})
+
+
+def _written(folder, config):
+    path = folder / "again.yaml"
+    path.write_text(to_yaml(config))
+    return path
+
+
+def test_a_recipe_with_a_key_that_is_no_more_is_told_the_new_one(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("diffusion: {min_snr_loss_weight: true}")
+    with pytest.raises(InputError, match=r"unknown key 'diffusion.min_snr_loss_weight', allowed: loss_weight: min_snr"):
+        load_config(path)

@@ -1,0 +1,505 @@
+"""Files that were damaged by accident or made to do harm: every reader ends well, or with one clean line.
+
+500 cases per reader in the normal run, the same every time; 10,000 new ones with ``-m slow``. A failing case prints what
+it was made from.
+"""
+
+import io
+import json
+import secrets
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import save
+
+from ddpm_ms.checkpoints import checkpoint
+from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_yaml
+from ddpm_ms.data.arrays import load_array_file
+from ddpm_ms.data.images import read_image
+from ddpm_ms.errors import InputError
+from ddpm_ms.visual import report, runs
+
+ROOT = Path(__file__).parents[3]
+QUICK, NIGHTLY = 500, 10_000
+both_sets = pytest.mark.parametrize("cases", [QUICK, pytest.param(NIGHTLY, marks=pytest.mark.slow)])
+
+
+def ends_cleanly(function, *arguments):
+    """Whether ``function`` took its arguments; every error but a clean one goes on."""
+    try:
+        function(*arguments)
+        return True
+    except InputError as error:
+        text = str(error)
+        assert text.isprintable() and 0 < len(text) < 2100
+        return False
+
+
+def each(cases, strategy, check):
+    """``check`` of ``cases`` examples."""
+    @settings(max_examples=cases, derandomize=cases <= QUICK, deadline=None, database=None,
+              suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def run(value):
+        check(value)
+
+    run()
+
+
+def harmed(data, random):
+    """``data`` with one to four wounds: bits and bytes changed, parts cut out, repeated or moved, the end cut off."""
+    data = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        at, length = int(random.integers(0, len(data) + 1)), int(random.integers(1, 33))
+        kind = random.integers(0, 7)
+        if kind == 0 and at < len(data):
+            data[at] ^= 1 << int(random.integers(0, 8))
+        elif kind == 1:
+            data[at:at + 1] = random.choice([b"\x00", b"\xff", b"\x7f", b"\x80", b"\n", b"0", b"9"])
+        elif kind == 2:
+            del data[at:at + length]
+        elif kind == 3:
+            data[at:at] = data[at:at + length]
+        elif kind == 4:
+            data[at:at + length] = random.bytes(length)
+        elif kind == 5:
+            other = int(random.integers(0, len(data) + 1))
+            data[at:at + length] = data[other:other + length]
+        elif random.integers(0, 4) == 0:
+            del data[at:]
+    return bytes(data)
+
+
+def each_harmed(cases, corpus, path, check):
+    """``check`` after writing each of ``cases`` harmed files of ``corpus`` to ``path``; returns how many were taken."""
+    taken, first = 0, 0 if cases <= QUICK else secrets.randbits(40)
+    for case in range(cases):
+        data = corpus[case % len(corpus)]
+        path.write_bytes(harmed(data, np.random.default_rng(first + case)))
+        try:
+            taken += ends_cleanly(check)
+        except BaseException as error:
+            raise AssertionError(f"file {case % len(corpus)} of the corpus, seed {first + case}: {error!r}") from error
+    return taken
+
+
+# Recipes.
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.dates(),
+    st.builds(pow, st.just(16), st.just(5000)),  # more digits than Python prints
+    st.sampled_from([2**63, -2**63 - 1, 10**30, float("inf"), float("nan"), "1e400", "nan", "a\nb", "\x1b[2J", "\0", ""]))
+TREES = st.recursive(ODD, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ODD.filter(lambda k: k == k), inner,
+                                                                                    max_size=4), max_leaves=6)
+DEFAULTS = to_dict(Config())
+KEYS = [f"{section}.{key}" for section, keys in DEFAULTS.items() for key in keys]
+
+
+@st.composite
+def recipes(draw):
+    """A recipe of real keys, of which some values, keys and sections are anything."""
+    tree = {}
+    for key in draw(st.lists(st.sampled_from(KEYS), max_size=6)):
+        section, name = key.split(".")
+        tree.setdefault(section, {})[name] = draw(st.one_of(st.just(DEFAULTS[section][name]), TREES))
+    if draw(st.integers(0, 3)) == 0:
+        key = draw(st.one_of(st.sampled_from([*DEFAULTS, "base"]), ODD.filter(lambda k: k == k)))
+        tree[key] = draw(TREES)
+    return tree
+
+
+@both_sets
+def test_recipes_of_odd_values(cases):
+    def check(tree):
+        # What was accepted can be printed and read back: a run records it.
+        if ends_cleanly(config_from_dict, tree):
+            config = config_from_dict(tree)
+            assert config_from_dict(yaml.safe_load(to_yaml(config))) == config
+            assert json.loads(json.dumps(to_dict(config), allow_nan=False)) == to_dict(config)
+
+    each(cases * 2 // 5, recipes(), check)
+
+
+@both_sets
+def test_overrides_of_odd_texts(tmp_path, cases):
+    (tmp_path / "c.yaml").write_text("")
+    text = st.one_of(st.text(max_size=20), st.sampled_from(["0x" + "f" * 5000, "9" * 5000, "2001-99-99", "!!int ''", "!!bool x",
+                                                            "!!timestamp x", "!!float x", "[" * 5000, "*a", "0b", "1:99", "="]))
+    override = st.builds("{}={}".format, st.one_of(st.sampled_from(KEYS), st.text(max_size=12)), text) | st.text(max_size=12)
+    each(cases // 5, st.lists(override, max_size=3), lambda texts: ends_cleanly(load_config, tmp_path / "c.yaml", texts))
+
+
+@both_sets
+def test_recipes_of_harmed_text(tmp_path, cases):
+    corpus = [path.read_bytes() for path in sorted((ROOT / "configs").rglob("*.yaml"))] + [to_yaml(Config()).encode()]
+    path = tmp_path / "c.yaml"
+    taken = each_harmed(cases * 2 // 5, corpus, path, lambda: load_config(path))
+    assert 0 < taken < cases * 2 // 5  # wounds, but not only deadly ones
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: &a [1, 1]\nb: &b [*a, *a]\nmodel: [*b, *b]", r"\*a is an alias"),
+    ("x: &x {dim: 8}\nmodel: *x", r"\*x is an alias"), ("model: &m {dim: *m}", r"\*m is an alias"),
+    ("[" * 20_000, "nested more than 20"), ("{a: " * 20_000, "nested more than 20"), ("- " * 20_000, "nested more than 20"),
+    ("? " * 20_000, "nested more than 20"), ("model: " + "[x, " * 19 + "]" * 19, "model is \\[.x., "),
+    ("model: {dim: 32, dim: 64}", "key 'dim' is given twice"), ("model: {}\nmodel: {}", "key 'model' is given twice"),
+    ("model: {dim: 0x" + "f" * 9000 + "}", "model.dim is a huge int, allowed: whole numbers of at most 63 bits"),
+    ("model: {dim: " + "9" * 9000 + "}", "not valid YAML"), ("training: {train_lr: .inf}", "train_lr is inf, allowed: a finite"),
+    ("training: {train_lr: 1e999}", "train_lr is '1e999', allowed: a finite"), ("training: {train_lr: .nan}", "train_lr is nan"),
+    ("training: {seed: 9223372036854775808}", "seed is 9223372036854775808, allowed: whole"),
+    ("training: {log_every: 9223372036854775808}", "log_every is 9223372036854775808, allowed: whole"),
+    ("data: {root: " + "x" * 2**20 + "}", "too large"), ('base: "a\\0b"', "null"), ('base: "a\\nb"', r"a\\nb: No such file"),
+    ("base: /dev/zero", "too large"), ("base: .", "Is a directory"), ("? [1]\n: 2", "not valid YAML"),
+    ('"\\e[2Jmodel": {}', r"unknown key '\\x1b\[2Jmodel'"),
+])
+def test_recipes_made_to_do_harm(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        load_config(tmp_path / "c.yaml")
+    assert str(error.value).isprintable() and len(str(error.value)) < 2100
+
+
+# Checkpoints.
+
+ARRAYS = {"conv.weight": np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 3, 4), "conv.bias": np.zeros(2, np.float32),
+          "beta1_power": np.array(0.9, np.float32)}
+STATE = {"config": to_dict(Config()), "ema_updates": 1, "loss_scale": {"value": 1.0}, "skipped_steps": 0, "seed": 0}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small checkpoint, and a function that reads it as far as there is no network."""
+    path = checkpoint.save(tmp_path / "checkpoints", 7, {n: ARRAYS for n in (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)}, STATE)
+    parameters = {name: ms.Parameter(ms.Tensor(array), name=name) for name, array in ARRAYS.items()}
+
+    def read():
+        found = checkpoint.read(path)
+        _ = found.step, found.config
+        for name in (checkpoint.WEIGHTS, checkpoint.OPTIMIZER):
+            checkpoint.set_parameters(parameters, found.arrays(name), name)
+
+    return path, read
+
+
+def sealed(state):
+    """``state`` with a checksum that agrees."""
+    rest = {key: value for key, value in state.items() if key != "checksum"}
+    return {**rest, "checksum": checkpoint._checksum(rest)}
+
+
+def consistent(path, content=None, **changes):
+    """Give a checkpoint another content, with checksums that agree."""
+    if content is not None:
+        (path / checkpoint.WEIGHTS).write_bytes(content)
+    state = json.loads((path / checkpoint.STATE).read_text())
+    state["sha256"][checkpoint.WEIGHTS] = checkpoint._sha256(path / checkpoint.WEIGHTS)
+    (path / checkpoint.STATE).write_text(json.dumps(sealed({**state, **changes})))
+
+
+@both_sets
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.STATE])
+def test_checkpoints_of_harmed_files(saved, name, cases):
+    path, read = saved
+    read()
+    each_harmed(cases // 5, [(path / name).read_bytes()], path / name, read)
+
+
+@both_sets
+def test_checkpoints_of_harmed_arrays_with_right_checksums(saved, cases):
+    path, read = saved
+    good = (path / checkpoint.WEIGHTS).read_bytes()
+    length = int.from_bytes(good[:8], "little")
+
+    def in_header(data):
+        # Mostly a header that is JSON of the length that it says: behind the first checks.
+        return len(data).to_bytes(8, "little") + data + good[8 + length:]
+
+    def check():
+        content = harmed_file.read_bytes()
+        consistent(path, content if content[:1] != b"{" else in_header(content))
+        read()
+
+    harmed_file = path.parent / "harmed"
+    taken = each_harmed(cases * 2 // 5, [good, good[8:8 + length], good[8:8 + length]], harmed_file, check)
+    assert taken < cases * 2 // 5
+
+
+@both_sets
+def test_checkpoints_of_odd_states(saved, cases):
+    path, read = saved
+    good = json.loads((path / checkpoint.STATE).read_text())
+    json_odd = st.recursive(ODD.filter(lambda v: not hasattr(v, "year")), lambda inner: st.lists(inner, max_size=3)
+                            | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=5)
+    names = st.sampled_from([*good["sha256"], "../../x", "/etc/passwd", "a/b.safetensors", "x" * 300, "", "state.json"])
+    hashes = st.dictionaries(names, st.one_of(json_odd, st.sampled_from(list(good["sha256"].values()))), max_size=3)
+    changes = st.dictionaries(st.sampled_from(list(good)), json_odd, min_size=1, max_size=2)
+
+    def check(changed):
+        state = changed if not isinstance(changed, dict) else {**good, **changed}
+        try:
+            text = json.dumps(sealed(state) if isinstance(state, dict) else state)
+        except ValueError:  # Python does not print an integer of thousands of digits
+            return
+        (path / checkpoint.STATE).write_text(text)
+        ends_cleanly(read)
+
+    each(cases // 5, st.one_of(changes, hashes.map(lambda h: {"sha256": h}), json_odd), check)
+
+
+@pytest.mark.parametrize("name", ["../../victim.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "state.json",
+                                  "x\n.safetensors", "x" * 200 + ".safetensors"])
+def test_a_checkpoint_names_nothing_outside_of_itself(saved, name, monkeypatch):
+    path, read = saved
+    consistent(path, sha256={name: "0" * 64})
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(checkpoint.DamagedCheckpoint, match="a file is called") as error:
+        read()
+    assert str(error.value).isprintable()
+
+
+def header(arrays, data=b"\0" * 104):
+    text = json.dumps(arrays).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+SMALL = {"model": {"dim": 8, "dim_mults": [1], "attn_heads": 1, "attn_dim_head": 4}}
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (save({**ARRAYS, "more": np.ones(1)}), "does not fit the network: 'more' and 0 more"),
+    (save({"conv.bias": ARRAYS["conv.bias"]}), "does not fit the network"),
+    (save({**ARRAYS, "conv.bias": np.zeros((2, 1), np.float32)}), "'conv.bias' and 0 more"),
+    (save({**ARRAYS, "conv.bias": np.array([np.nan, 0], np.float32)}), "conv.bias is not made of finite numbers"),
+    (save({**ARRAYS, "conv.bias": np.array([True, False])}), "conv.bias is not made of finite numbers"),
+    (b"", "cannot be read"), (b"\xff" * 8, "cannot be read"), (b"\xff" * 7 + b"\x7f{}", "cannot be read"),
+    (header({"a": {**FLOATS, "shape": [2**62, 4]}}), "cannot be read"),
+    (header({"a": {**FLOATS, "shape": [3]}}), "cannot be read"),
+    (header({"a": {**FLOATS, "shape": [0, 2**60], "data_offsets": [0, 0]}}, b""), "cannot be read|does not fit"),
+    (header({"a": {**FLOATS, "data_offsets": [0, 2**60]}}), "cannot be read"),
+    (header({"a": FLOATS, "b": FLOATS}), "cannot be read"),
+    (header({"a": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}, b"\0" * 8), "cannot be read|does not fit"),
+    (header({"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}, b"\0" * 8), "cannot be read|does not fit"),
+    (header({"\n\x1b[2J": FLOATS}, b"\0" * 8), "does not fit the network"), (b"[" * 10_000, "cannot be read"),
+    (header({}).replace(b"{}", b"[" * 2), "cannot be read"),
+])
+def test_arrays_that_are_not_what_the_network_needs(saved, content, message):
+    path, read = saved
+    consistent(path, content)
+    with pytest.raises(InputError, match=message) as error:
+        read()
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"config": {"model": {"dim": 8, "colour": 1}}}, r"step_00000007: unknown key 'model\.colour'"),
+    ({"config": {"training": {"train_lr": float("nan")}}}, "train_lr is nan"), ({"config": []}, "state.json is damaged"),
+    ({"config": {"model": {"dim": 2**40}}}, "its network cannot be built"),
+    ({"config": {**SMALL, "diffusion": {"betas": [0.1, 0.2]}}}, "there are 2 betas"),
+    ({"config": {"model": {"name": "custom"}}}, "'custom'"),
+    ({"config": SMALL}, "does not fit the network"),
+    ({"step": -1}, "its step is -1"), ({"step": 10**9}, "its step is 1000000000"), ({"step": True}, "state.json is damaged"),
+    ({"format": 1}, "has format 1, allowed: 2"), ({"format": "1"}, "state.json is damaged"),
+    ({"sha256": {}}, "has no ema.safetensors"),
+    ({"sha256": {"model.safetensors": 3}}, "checksum is wrong"),
+    ({"sha256": [["model.safetensors", "x"]]}, "state.json is damaged"),
+])
+def test_a_strangers_checkpoint_with_right_checksums_is_one_line(tmp_path, changes, message):
+    path = checkpoint.save(tmp_path / "checkpoints", 7, {n: ARRAYS for n in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS)},
+                           {"config": SMALL})
+    consistent(path, **changes)
+    with pytest.raises(InputError, match=message) as error:
+        checkpoint.load_diffusion(tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_of_many_checkpoints_the_newest_good_one_is_found_whatever_the_others_are(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in range(1, 6):
+        checkpoint.save(folder, step, {checkpoint.WEIGHTS: ARRAYS}, STATE)
+    (folder / "step_00000009").write_text("a file")
+    shutil.rmtree(folder / "step_00000005")
+    (folder / "step_00000005").mkdir()
+    (folder / "step_00000004" / checkpoint.WEIGHTS).unlink()
+    (folder / "step_00000003" / checkpoint.STATE).write_text("[" * 100_000)
+    (folder / "step_00000008").symlink_to("step_00000008")
+    *damaged, found = checkpoint.latest(tmp_path)
+    assert found.step == 2 and len(damaged) == 3
+
+
+# What a run leaves beside its checkpoints: read by the report, of runs that may still be writing.
+
+@both_sets
+def test_harmed_events_and_weights_of_a_run_that_is_reported(tmp_path, cases):
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    folder.mkdir(parents=True)
+    lines = [{"event": event, "time": 1.75e9 + k, "step": k, "world": 1, "total_steps": 9}
+             for k, event in enumerate(("started", "skipped", "resumed", "finished"))]
+    events = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    rows = [{"step": 1, "time": 1.75e9 + 1.5}]
+
+    def read_events():
+        found = runs.read_events(tmp_path)
+        seconds = runs.seconds_at_work(found, rows)
+        assert seconds is None or 0 <= seconds < 1e11
+        runs.total_steps({"train_num_epochs": 1}, found)
+        [report._shown_event(event) for event in found]
+
+    assert each_harmed(cases, [events], tmp_path / "events.jsonl", read_events) == cases
+    weights = save({"moment1.a": np.zeros((3, 5), np.float32), "moment2.a": np.zeros((3, 5), np.float32)})
+    assert each_harmed(cases, [weights], folder / "optimizer.safetensors", lambda: runs.num_parameters(tmp_path)) == cases
+
+
+# Images and arrays.
+
+def encoded(mode, size, kind, **options):
+    shape = {"1": size, "L": size, "P": size, "I;16": size}.get(mode, (*size, {"LA": 2, "RGB": 3}.get(mode, 4)))
+    pixels = np.random.default_rng(0).integers(0, 256, shape)
+    if mode == "I;16":
+        image = Image.fromarray((pixels * 257).astype(np.uint16))
+    elif mode in ("1", "P"):
+        image = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+    else:
+        image = Image.frombytes(mode, size[::-1], pixels.astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture_corpus():
+    sizes, exif = [(9, 13), (1, 1), (16, 8)], Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    wanted = [("PNG", ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")), ("JPEG", ("L", "RGB", "CMYK")),
+              ("BMP", ("1", "L", "P", "RGB")), ("GIF", ("L", "P")),
+              ("TIFF", ("1", "L", "RGB", "RGBA", "CMYK", "I;16")), ("WEBP", ("RGB", "RGBA"))]
+    corpus = [encoded(mode, sizes[n % 3], kind) for kind, modes in wanted for n, mode in enumerate(modes)]
+    corpus += [encoded("RGB", (9, 13), "JPEG", exif=exif), encoded("RGB", (9, 13), "TIFF", compression="tiff_lzw"),
+               encoded("L", (9, 13), "TIFF", compression="tiff_adobe_deflate"),
+                encoded("RGB", (40, 40), "JPEG", progressive=True)]
+    return corpus
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it reads nonetheless
+def test_pictures_of_every_kind_are_read(tmp_path):
+    for number, data in enumerate(picture_corpus()):
+        (tmp_path / "x").write_bytes(data)
+        for channels in (1, 3, 4):
+            image = read_image(tmp_path / "x", (6, 4), channels)
+            assert image.shape == (channels, 6, 4) and image.dtype == np.float32, number
+            assert 0 <= image.min() <= image.max() <= 1
+
+
+@both_sets
+@pytest.mark.filterwarnings("ignore")
+def test_harmed_pictures(tmp_path, cases):
+    path = tmp_path / "x"
+    taken = each_harmed(cases, picture_corpus(), path, lambda: read_image(path, (6, 4), 3))
+    assert cases // 50 < taken < cases
+
+
+def npy(array, **options):
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+@both_sets
+@pytest.mark.filterwarnings("ignore")
+def test_harmed_array_files(tmp_path, cases):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4), dtype=np.uint8)
+    plain = io.BytesIO()
+    np.savez(plain, images=images, labels=np.arange(5))
+    corpus = [npy(images), npy(images / 255), npz(images=images, labels=np.arange(5)), plain.getvalue(),
+              npy(np.array([{}], object), allow_pickle=True), npy(np.zeros(3, [("a", "f4")])), npy(np.array("text"))]
+    path = tmp_path / "x.npz"
+    taken = each_harmed(cases, corpus, path, lambda: load_array_file(path, 1).load([0]))
+    assert cases // 50 < taken < cases
+
+
+def promising(shape, kind="|u1", data=b"\0" * 100):
+    """A .npy whose header promises ``shape``, whatever follows."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def zipped(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return file.getvalue()
+
+
+IMAGES = npy(np.zeros((2, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (promising((10**6, 1000, 1000)), "cannot be read"), (promising((2**62, 4, 4)), "cannot be read"),
+    (promising((2**70, 4, 4)), "cannot be read"), (promising((-1, 4, 4)), "cannot be read"),
+    (zipped(images=promising((10**6, 1000, 1000))), "cannot be read"),
+    (zipped(images=promising((2**62, 4, 4))), "cannot be read"),
+    (zipped(images=b"\0" * 2**27), "expands from .* allowed: 200 times"), (zipped(images=b""), "cannot be read"),
+    (npy(np.array([{}], object), allow_pickle=True), "cannot be read"), (b"\x80\x04K\x01.", "cannot be read"),
+    (zipped(images=npy(np.array([{}], object), allow_pickle=True)), "cannot be read"),
+    (npy(np.zeros((0, 4, 4))), "at least one image"),
+    (zipped(images=IMAGES, labels=npy(np.array(["a", "b"]))), "labels of shape"),
+    (zipped(images=IMAGES, labels=npy(np.array(3))), "labels"),
+    (zipped(images=IMAGES, labels=npy(np.array([0.5, 1]))), "labels of shape"),
+    (zipped(images=IMAGES, labels=npy(np.arange(3))), "3 labels"),
+    (zipped(a=IMAGES, b=IMAGES), "holds a, b, allowed"), (zipped(), "cannot be read|nothing"),
+])
+def test_array_files_made_to_do_harm(tmp_path, content, message):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_array_file(tmp_path / "x.npz", 1)
+    assert str(error.value).isprintable()
+
+
+def bomb(width, height):
+    """A PNG that says how large it is, and little else."""
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib_crc(kind + data).to_bytes(4, "big")
+
+    from zlib import compress
+    from zlib import crc32 as zlib_crc
+    lines = compress(b"\0" * min((width // 8 + 2) * height, 2**20))
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + b"\x01\0\0\0\0") + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("content", "message"), [
+    (bomb(100_000, 100_000), "cannot be read"), (bomb(10_000, 10_000), "10000 x 10000 pixels, allowed"),
+    (bomb(1, 100_000), "128 x 12800000 pixels, allowed: at most"), (b"", "cannot be read"), (b"\0" * 100, "cannot be read"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "cannot be read: cannot identify"),
+])
+def test_pictures_made_to_do_harm(tmp_path, content, message):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_image(tmp_path / "x.png", (128, 128), 3)
+
+
+def test_the_harm_is_real():
+    """The wounds are of every kind, and the corpus is harmed nearly always."""
+    data = bytes(range(256))
+    results = {harmed(data, np.random.default_rng(seed)) for seed in range(200)}
+    assert len(results) > 180 and len({len(result) for result in results}) > 50
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert Image.open(io.BytesIO(bomb(16, 16))).convert("L").size == (16, 16)

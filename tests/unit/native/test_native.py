@@ -1,0 +1,245 @@
+"""The native CPU operators against MindSpore's own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ddpm_ms import EMA, GaussianDiffusion, runtime
+from ddpm_ms.data import ArrayDataset
+from ddpm_ms.errors import InputError
+from ddpm_ms.native import build
+from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.ops.softmax import Softmax
+from ddpm_ms.ops.upsampling import NearestUpsample
+from ddpm_ms.runtime import cpu
+from ddpm_ms.training.batches import BatchSource
+from ddpm_ms.training.timesteps import TimestepSampler
+from ddpm_ms.training.train_step import TrainStep
+
+needs_native = pytest.mark.skipif("runtime.native_library() is None", reason="no native operators on this machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runtime(cpu_runtime):
+    return cpu_runtime
+
+
+def gradients(cell, arrays):
+    tensors = [Tensor(a) for a in arrays]
+    weigh = Tensor(np.random.default_rng(9).standard_normal(cell(*tensors).shape).astype(np.float32))
+    grad = ms.grad(lambda *inputs: (cell(*inputs) * weigh).sum(), tuple(range(len(tensors))))
+    return [cell(*tensors).asnumpy(), *(g.asnumpy() for g in grad(*tensors))]
+
+
+@needs_native
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [
+    # batch, channels, height, width, out, kernel, stride, padding
+    (4, 8, 8, 8, 16, 3, 1, 1), (1, 3, 9, 7, 5, 7, 1, 3), (2, 16, 8, 6, 8, 2, 2, 0), (3, 5, 9, 9, 4, 4, 2, 1),
+    (2, 8, 5, 3, 12, 1, 1, 0), (2, 1, 8, 8, 1, 3, 1, 1), (2, 33, 7, 7, 17, 3, 2, 1),
+])
+def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
+    batch, channels, height, width, out, kernel, stride, padding = shape
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(s).astype(np.float32) for s in
+              ((batch, channels, height, width), (out, channels, kernel, kernel), (out,))][: 3 if bias else 2]
+    native = Convolution(out, kernel, stride, padding)
+    assert native.native is not None
+    monkeypatch.setattr(runtime, "native_library", lambda: None)
+    stock = Convolution(out, kernel, stride, padding)
+    assert stock.native is None
+    for ours, theirs in zip(gradients(native, arrays), gradients(stock, arrays)):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+def both(make, monkeypatch):
+    """(the native Cell, the one without the library)."""
+    native = make()
+    monkeypatch.setattr(runtime, "native_library", lambda: None)
+    return native, make()
+
+
+def assert_alike(native, stock, arrays):
+    for ours, theirs in zip(gradients(native, arrays), gradients(stock, arrays)):
+        assert ours.shape == theirs.shape and np.isfinite(ours).all()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * max(np.abs(theirs).max(), 1))
+
+
+@needs_native
+@pytest.mark.parametrize("act", [False, True])
+@pytest.mark.parametrize("shape", [(4, 8, 8, 8), (1, 3, 5, 7), (2, 33, 9, 13), (3, 1, 1, 1), (2, 130, 16, 16)])
+def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, act, monkeypatch):
+    random = np.random.default_rng(0)
+    x, gain, shift = (random.standard_normal(s).astype(np.float32) * 3 for s in (shape, shape[:2], shape[:2]))
+    native, stock = both(lambda: UnitChannels(shape[1], act), monkeypatch)
+    assert_alike(native, stock, [x, gain, shift])
+
+
+@needs_native
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("shape", [(4, 32, 64), (1, 1, 1), (3, 5, 17), (2, 130, 259), (5, 64, 1)])
+def test_native_softmax_and_its_gradient_equal_the_stock_ones(shape, axis, monkeypatch):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 10
+    native, stock = both(lambda: Softmax(axis), monkeypatch)
+    assert_alike(native, stock, [x])
+    # Numbers whose exponentials overflow or vanish.
+    extreme = Tensor(x * 1000)
+    np.testing.assert_allclose(native(extreme).asnumpy(), stock(extreme).asnumpy(), atol=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 1), (3, 5, 7, 3)])
+def test_native_upsampling_and_its_gradient_equal_the_stock_ones(shape, monkeypatch):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    native, stock = both(NearestUpsample, monkeypatch)
+    assert_alike(native, stock, [x])
+    np.testing.assert_array_equal(native(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
+    np.testing.assert_array_equal(stock(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
+
+
+@needs_native
+def test_native_operators_take_what_a_transposition_made(monkeypatch):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(np.float32)).transpose(0, 3, 2, 1)
+    native, stock = both(lambda: UnitChannels(4, True), monkeypatch)
+    one = Tensor(np.ones((2, 4), np.float32))
+    np.testing.assert_allclose(native(x, one, one).asnumpy(), stock(x, one, one).asnumpy(), atol=1e-5)
+
+
+@needs_native
+@pytest.mark.slow
+def test_ten_thousand_calls_leak_nothing():
+    conv, norm = Convolution(8, 3, 1, 1), UnitChannels(8, True)
+    x, weight = Tensor(np.ones((2, 8, 16, 16), np.float32)), Tensor(np.ones((8, 8, 3, 3), np.float32))
+    one = Tensor(np.ones((2, 8), np.float32))
+
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def call(times):
+        for n in range(times):
+            y = norm(conv(x, weight), one, one)
+            if n % 100 == 0:
+                y.asnumpy()  # so that not too many calls are waiting
+
+    call(5_000)  # allocators settle
+    before = resident()
+    call(10_000)
+    assert resident() - before < 1
+
+
+@needs_native
+@pytest.mark.slow
+def test_training_with_and_without_the_native_operators_has_the_same_loss_curve(tiny_unet, monkeypatch):
+    images = np.random.default_rng(0).uniform(0, 1, (64, 8, 8)).astype(np.float32)
+
+    def curve():
+        network = tiny_unet()
+        diffusion = GaussianDiffusion(network, image_size=8)
+        step = TrainStep(diffusion, nn.Adam(network.trainable_params(), 1e-3, 0.9, 0.99), EMA(network, 0.99, 1)).set_train(True)
+        batches, times = BatchSource(ArrayDataset(images, 1), 16, 1, seed=0), TimestepSampler("uniform", 1000, 0)
+        one, losses = Tensor(1.0, ms.float32), []
+        for n in range(200):
+            batch, = batches.step(n)
+            t = Tensor(times.draw(n, 16)[0])
+            loss = step.gradient(Tensor(batch.images), t, Tensor(batch.noise), False, None, None, None, one)
+            losses.append(loss.asnumpy().mean())
+            step.update(Tensor(1e-3, ms.float32), Tensor(0.01, ms.float32), one)
+        return np.array(losses)
+
+    native = curve()
+    monkeypatch.setattr(runtime, "native_library", lambda: None)
+    stock = curve()
+    np.testing.assert_allclose(native[:20], stock[:20], rtol=1e-4)
+    np.testing.assert_allclose(native, stock, rtol=2e-2)  # rounding differs, and training amplifies it
+    assert native[-50:].mean() < 0.9 * native[:10].mean()
+
+
+@needs_native
+@pytest.mark.slow
+def test_the_sanitizers_find_nothing():
+    done = subprocess.run(["bash", "scripts/sanitize_native.sh"], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0 and done.stdout.strip().endswith("clean"), done.stderr
+
+
+@needs_native
+def test_two_graphs_may_run_in_two_threads_at_once():
+    # Graphs, not single operators: MindSpore keeps one launch record for equal custom operators called one by one.
+    weight = Tensor(np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32))
+    inputs = [Tensor(np.random.default_rng(i).standard_normal((2, 4, 8, 8)).astype(np.float32)) for i in range(2)]
+    graphs = [ms.jit(Convolution(8, 3, 1, 1).construct) for _ in range(2)]
+    expected = [graph(x, weight).asnumpy() for graph, x in zip(graphs, inputs)]
+    wrong = []
+
+    def work(i):
+        for _ in range(300):
+            if not np.array_equal(graphs[i](inputs[i], weight).asnumpy(), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@needs_native
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
+    with pytest.raises(InputError, match="cpu_math is bf16 on Ascend, allowed: fp32"):
+        cpu.allow_bfloat16("Ascend")
+    monkeypatch.setattr(cpu, "has_bfloat16_units", lambda: False)
+    with pytest.raises(InputError, match="this processor has no bfloat16 units"):
+        cpu.allow_bfloat16("CPU")
+    # In a process of its own: it holds for all convolutions of a process. oneDNN computes as exactly as the processor can.
+    code = """if True:
+        import numpy as np
+        from ddpm_ms import runtime
+        from ddpm_ms.config import RuntimeConfig
+        runtime.cpu.has_bfloat16_units = lambda: True
+        runtime.setup(RuntimeConfig(device="CPU", cpu_math="bf16"))
+        from mindspore import Tensor
+        from ddpm_ms.ops.convolution import Convolution
+        random = np.random.default_rng(0)
+        x, w = (random.standard_normal(s).astype(np.float32) for s in ((2, 64, 8, 8), (32, 64, 1, 1)))
+        y = Convolution(32, 1)(Tensor(x), Tensor(w)).asnumpy()
+        print(np.abs(y - np.einsum("bchw,oc->bohw", x, w[:, :, 0, 0])).max() / y.std())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0 and float(done.stdout) < 0.05, done.stderr
+
+
+def test_other_types_take_mindsporess_own_path():
+    x = Tensor(np.ones((1, 2, 4, 4)), ms.float16)
+    y = Convolution(3, 1)(x, Tensor(np.ones((3, 2, 1, 1)), ms.float16))
+    assert y.dtype == ms.float16 and (y.asnumpy() == 2).all()
+
+
+def test_without_a_compiler_or_library_the_reason_is_named(tmp_path, monkeypatch):
+    with pytest.raises(build.BuildError, match="does not ship oneDNN 3"):
+        build.build(None, tmp_path)
+    library = tmp_path / "libdnnl.so.3"
+    library.write_bytes(b"not a library")
+    if shutil.which("g++"):
+        with pytest.raises(build.BuildError, match=r"g\+\+ failed"):
+            build.build(library, tmp_path / "cache")
+        assert not list((tmp_path / "cache").glob("*.so"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(build.BuildError, match="install g"):
+        build.build(library, tmp_path)
+
+
+def test_it_is_off_by_request(monkeypatch):
+    monkeypatch.setenv("DDPM_MS_NATIVE", "0")
+    assert runtime.native_library() is None
+    assert isinstance(Convolution(1, 1), nn.Cell) and Convolution(1, 1).native is None
