@@ -1,4 +1,4 @@
-"""Write docs/reference.md: every key of a recipe, from the sections, and every command, from the parsers.
+"""Write what the sections and the parsers say: docs/reference.md for people, configs/recipe.schema.json for editors.
 
     python scripts/make_reference.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import textwrap
 import typing
@@ -19,7 +20,8 @@ import ddpm_ms.models  # noqa: F401 (the keys of a network are defined beside it
 from ddpm_ms import cli
 from ddpm_ms.config import Config, SamplingConfig, Section
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+ROOT = Path(__file__).parents[1]
+PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "configs" / "recipe.schema.json"
 HEAD = """# Reference
 
 <!-- Written by scripts/make_reference.py: change the field or the parser, not this page. -->
@@ -39,6 +41,7 @@ COMMANDS = """## Commands
 failed, 2 when the input is wrong, and 130 after an interruption with nothing to save.
 """
 TYPES = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text", type(None): "`null`"}
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 LARGEST = 2**53  # a larger bound is that of the computer
 
 
@@ -53,14 +56,25 @@ def reference() -> str:
 def keys() -> Iterator[str]:
     """A heading and a table for every section, in the order of a recipe; what several classes of a section share comes once."""
     for name in Config.model_fields:
-        base, *others = [kind for kind in _classes(Section) if getattr(kind, "section", None) == name]
-        own = {kind: {key: field for key, field in kind.model_fields.items() if key not in base.model_fields} for kind in others}
-        others.sort(key=lambda kind: (not isinstance(getattr(Config(), name), kind), not own[kind], _name_of(kind)))
+        base, *others = _classes_of(name)
         yield f"### {name}\n\n{_first_paragraph(base)}\n"
         yield _table({**base.model_fields, **({"name": _choice_among(others)} if others else {})})
         for kind in others:
             yield f"#### {name}.name: {_name_of(kind)}\n\n{_first_paragraph(kind)}\n"
-            yield _table(own[kind]) if own[kind] else "No keys of its own.\n"
+            own = _own_keys(kind, base)
+            yield _table(own) if own else "No keys of its own.\n"
+
+
+def _classes_of(name: str) -> list[type[Section]]:
+    """The class of a section; where its key ``name`` chooses among several, what they share and then all of them, the default
+    first."""
+    base, *others = [kind for kind in _classes(Section) if getattr(kind, "section", None) == name]
+    default = type(getattr(Config(), name))
+    return [base, *sorted(others, key=lambda kind: (kind is not default, not _own_keys(kind, base), _name_of(kind)))]
+
+
+def _own_keys(kind: type[Section], base: type[Section]) -> dict[str, FieldInfo]:
+    return {key: field for key, field in kind.model_fields.items() if key not in base.model_fields}
 
 
 def _name_of(kind: type[Section]) -> str:
@@ -110,18 +124,71 @@ def _allowed(annotation: Any, metadata: Iterable[Any] = (), plural: str = "") ->
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f" {len(args)}"
         return f"list of{count} {_allowed(args[0], metadata, plural='s')}"
-    parts = next((mark.parts for mark in metadata if hasattr(mark, "parts")), None)
-    if parts is not None:  # the name of a part: of this package's, whatever else is installed
-        return ", ".join(f"`{name}`" for name in parts.own)
+    if _parts(metadata):
+        return ", ".join(f"`{name}`" for name in _parts(metadata))
     return f"{TYPES[annotation]}{plural}{_bounds(metadata)}" if annotation in (int, float) else TYPES[annotation]
 
 
-def _bounds(metadata: Iterable[Any]) -> str:
+def _parts(metadata: Iterable[Any]) -> list[str]:
+    """The names that a text may have which names a part: this package's, whatever else is installed."""
+    return [name for mark in metadata if hasattr(mark, "parts") for name in mark.parts.own]
+
+
+def _limits(metadata: Sequence[Any]) -> tuple[Any, Any]:
+    """(smallest, largest) that is allowed, None where there is no bound."""
     low = max((bound.ge for bound in metadata if hasattr(bound, "ge")), default=None)
-    high = min((bound.le for bound in metadata if hasattr(bound, "le") and bound.le < LARGEST), default=None)
+    return low, min((bound.le for bound in metadata if hasattr(bound, "le") and bound.le < LARGEST), default=None)
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    low, high = _limits(metadata)
     if low is None:
         return "" if high is None else f" \u2264 {_yaml(high)}"
     return f" \u2265 {_yaml(low)}" if high is None else f" {_yaml(low)} to {_yaml(high)}"
+
+
+# The same for editors.
+
+
+def schema() -> dict[str, Any]:
+    """A JSON Schema of a whole recipe."""
+    properties: dict[str, Any] = {"base": {"type": "string", "description": "another recipe, whose keys this one changes"}}
+    for name in Config.model_fields:
+        base, *others = _classes_of(name)
+        kinds = [_object(kind) for kind in others or [base]]
+        for kind in kinds[1:]:
+            kind["required"] = ["name"]  # only the default one need not be named
+        properties[name] = {"description": _first_paragraph(base), **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A recipe of ddpm_ms", "type": "object",
+            "additionalProperties": False, "properties": properties}
+
+
+def _object(section: type[Section]) -> dict[str, Any]:
+    properties = {}
+    for key, field in section.model_fields.items():
+        about = {"description": field.description} if field.description else {}
+        default = {} if field.is_required() else {"default": field.default}
+        properties[key] = {**about, **default, **_schema(field.annotation, field.metadata)}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _schema(annotation: Any, metadata: Iterable[Any] = ()) -> dict[str, Any]:
+    """A type and its bounds."""
+    origin, args, metadata = typing.get_origin(annotation), typing.get_args(annotation), list(metadata)
+    if hasattr(annotation, "__metadata__"):
+        return _schema(args[0], [*annotation.__metadata__, *metadata])
+    if origin is typing.Union:
+        return {"anyOf": [_schema(option, metadata) for option in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is tuple:
+        size = {"minItems": 1} if args[-1] is Ellipsis else {"minItems": len(args), "maxItems": len(args)}
+        return {"type": "array", "items": _schema(args[0], metadata), **size}
+    if _parts(metadata):
+        return {"enum": _parts(metadata)}
+    low, high = _limits(metadata) if annotation in (int, float) else (None, None)
+    bounds = {"minimum": low, "maximum": high}
+    return {"type": JSON_TYPES[annotation], **{name: bound for name, bound in bounds.items() if bound is not None}}
 
 
 # Commands.
@@ -203,4 +270,5 @@ def _row(*cells: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
-    print(PAGE)
+    SCHEMA.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")
+    print(PAGE, SCHEMA, sep="\n")
