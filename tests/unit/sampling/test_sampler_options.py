@@ -27,7 +27,7 @@ def test_the_command_line_leaves_what_a_recipe_says_for_its_own_sampler():
 
     assert options() == recipe.sampling
     assert options(sampler="unipc") == SamplingConfig(sampler="unipc", steps=7)
-    with pytest.raises(InputError, match="eta is 0.5, which unipc does not take"):
+    with pytest.raises(InputError, match=r"eta is 0\.5, which unipc does not take"):
         options(sampler="unipc", eta="0.5")
     assert sampling(argparse.Namespace(), recipe, sampler="ddpm", steps=3) == SamplingConfig(sampler="ddpm", steps=3)
     assert sampling(argparse.Namespace(steps="5"), recipe, steps=3).steps == 5
