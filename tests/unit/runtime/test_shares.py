@@ -1,11 +1,11 @@
 """Sharing a count of images out over ranks."""
 
 import numpy as np
-from ddpm_ms.collectives import Shares
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ms.runtime import Runtime
+from ddpm_ms.runtime.ranks import Shares
 
 
 def ranks(count, largest_batch, world):
