@@ -138,7 +138,8 @@ def test_the_pipeline_says_what_its_images_took(diffusion, images):
     (lambda d, x: d.sample(1, stepz=3), "unknown key 'sampling.stepz', did you mean 'steps'"),
     (lambda d, x: d.sample(1, variance="learned"), "variance is 'learned', allowed with a network"),
     (lambda d, x: d.sample(1, sampler="heun", eta=0.5), "sampling.eta is 0.5, which heun does not take but ddim, allowed: null"),
-    (lambda d, x: d.sample(1, sampler="ddim", variance="fixed_large"), "sampling.variance is .fixed_large., which ddim does not take but ddpm"),
+    (lambda d, x: d.sample(1, sampler="ddim", variance="fixed_large"),
+     "sampling.variance is .fixed_large., which ddim does not take but ddpm"),
     (lambda d, x: d.sample(1, guidance_interval=(0, 2)), "guidance_interval is 2, allowed: 0.0 to 1.0"),
 ])
 def test_what_does_not_fit_is_refused(diffusion, images, call, message):
