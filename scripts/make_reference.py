@@ -203,7 +203,8 @@ def commands(parser: argparse.ArgumentParser, about: str = "") -> Iterator[str]:
             yield from commands(sub, helps.get(name) or "")
     if below:
         return
-    yield f"### {parser.prog}\n\n{_sentence(parser.description or about)}\n"
+    what = "\n".join(textwrap.wrap(_sentence(parser.description or about), 120, break_on_hyphens=False))
+    yield f"### {parser.prog}\n\n{what}\n"
     actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
     needed = [_synopsis(action) for action in actions if action.required or not action.option_strings]
     optional = any(action.option_strings and not action.required for action in actions)

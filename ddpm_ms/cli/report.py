@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from ddpm_ms.cli.options import check_output
-from ddpm_ms.config import Config, load_run_config, to_dict
+from ddpm_ms.config import load_recorded
 
 log = logging.getLogger("ddpm_ms")
 
@@ -25,9 +25,8 @@ def report(arguments: argparse.Namespace) -> None:
     from ddpm_ms import visual
 
     visual.read_metrics(arguments.run_dir)  # a run that is none is refused before anything is made
-    config = load_run_config(Path(arguments.run_dir, "config.yaml"))
+    config, defaults = load_recorded(Path(arguments.run_dir, "config.yaml"))
     out = Path(arguments.out or Path(arguments.run_dir, "report.html"))
     check_output("--out", out, (".html", ".htm"))
-    defaults = Config(model=type(config.model)(name=config.model.name))
-    visual.save_report(arguments.run_dir, to_dict(config), to_dict(defaults), out)
+    visual.save_report(arguments.run_dir, config, defaults, out)
     log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)

@@ -6,6 +6,7 @@ from ddpm_ms.config.recipes import (
     config_of_run,
     differences,
     load_config,
+    load_recorded,
     load_run_config,
     nearest_valid_sizes,
     override_config,
@@ -36,6 +37,6 @@ from ddpm_ms.config.sections import (
 __all__ = [
     "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "ImageSize", "NetworkConfig",
     "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict", "config_of_run",
-    "differences", "load_config", "load_run_config", "nearest_valid_sizes", "network_section", "override_config",
+    "differences", "load_config", "load_recorded", "load_run_config", "nearest_valid_sizes", "network_section", "override_config",
     "override_section", "replace", "section_of", "setting", "to_dict", "to_yaml",
 ]

@@ -44,6 +44,25 @@ def load_run_config(path: str | Path) -> Config:
     return config_of_run(_read_tree(Path(path), seen=()))
 
 
+def load_recorded(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the config.yaml of a run says, and the defaults, each section to key to value. The network's section stays as it was
+    written, and its defaults are those that all networks share: the rest would import MindSpore.
+
+    Raises:
+        InputError: as `load_config`, of every section but the network's.
+    """
+    tree = _read_tree(Path(path), seen=())
+    for name, values in tree.items():
+        if name not in SECTIONS:
+            unknown_key("", name, SECTIONS)
+        _check_mapping(name, values)
+    others = older_runs.translated({name: tree.get(name, {}) for name in SECTIONS if name != "model"})
+    recorded = {name: _plain(dict(_section(SECTIONS[name], values))) for name, values in others.items()}
+    defaults = {name: _plain(dict(SECTIONS[name]())) for name in recorded}
+    shared = {key: _plain(field.default) for key, field in NetworkConfig.model_fields.items() if not field.is_required()}
+    return {"model": tree.get("model", {}), **recorded}, {"model": shared, **defaults}
+
+
 def override_config(config: Config, overrides: Iterable[str]) -> Config:
     """``config`` with ``section.key=value`` strings applied; the same errors as `load_config`."""
     return _overridden(to_dict(config), overrides)

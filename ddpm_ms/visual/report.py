@@ -138,7 +138,7 @@ def _picture(path: Path, caption: str) -> Picture:
 def _changed(config: dict[str, Any], defaults: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, value, default) of every key that differs from its default."""
     return [(f"{section}.{key}", value, defaults[section][key]) for section, keys in config.items()
-            for key, value in keys.items() if value != defaults[section][key]]
+            for key, value in keys.items() if key in defaults[section] and value != defaults[section][key]]
 
 
 def _facts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -247,8 +247,9 @@ def test_nearest_images_are_looked_for_among_those_that_were_trained_on(monkeypa
         raise Found(len(dataset))
 
     config = load_config(ROOT / "configs" / "digits.yaml", ["training.validation_images=97"])
-    monkeypatch.setattr("ddpm_ms.cli.visualize.load", lambda _: (SimpleNamespace(rank=0), None, SimpleNamespace(config=config)))
-    monkeypatch.setattr("ddpm_ms.cli.visualize.draw", lambda *_: (np.zeros((2, 1, 8, 8), np.float32), ""))
+    loaded = SimpleNamespace(rank=0), SimpleNamespace(pipeline=None, num_classes=10), SimpleNamespace(config=config)
+    monkeypatch.setattr("ddpm_ms.cli.visualize.load", lambda _: loaded)
+    monkeypatch.setattr("ddpm_ms.cli.visualize.draw", lambda *_: SimpleNamespace(images=np.zeros((2, 1, 8, 8), np.float32)))
     monkeypatch.setattr("ddpm_ms.evaluation.evaluate_nearest", look)
     with pytest.raises(Found, match=r"^1700$"):
         main(["visualize", "nearest", "--checkpoint", "none", "--out", str(tmp_path / "x.png")])
