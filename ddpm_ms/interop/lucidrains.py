@@ -109,7 +109,7 @@ def unet_from_lucidrains(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             if array.ndim != 4 or array.shape[1] % 4 or array.shape[2:] != (1, 1):
                 raise InputError(f"{theirs} has shape {array.shape}, allowed: (channels out, 4 times those in, 1, 1)")
             # Theirs: a 1x1 convolution over (c p1 p2) channels; ours: the 2x2 convolution of stride 2 it equals.
-            array = array.reshape(array.shape[0], -1, 2, 2)
+            array = array.reshape(array.shape[0], array.shape[1] // 4, 2, 2)
         elif name == "time_mlp.0.weights":
             array = array.reshape(1, -1)
         renamed[name] = array

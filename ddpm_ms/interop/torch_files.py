@@ -16,6 +16,7 @@ import io
 import math
 import mmap
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Literal
@@ -42,8 +43,9 @@ _KINDS = {
 def read_torch_file(path: str | Path) -> Any:
     """What ``torch.save`` put into a file, with NumPy arrays in the place of tensors and parameters.
 
-    float16 and bfloat16 become float32, other types stay. Tensors that shared memory share it again. Arrays are read-only, and
-    read from the disk when they are used, so the file must stay as it is. torch.Size is a tuple, an OrderedDict a dict.
+    float16 and bfloat16 become float32, other types stay. Tensors that shared memory share it again. Arrays are read-only and
+    mapped, so the file must stay as it is. torch.Size is a tuple, an OrderedDict a dict. The checksums of what is used are
+    compared; the format before PyTorch 1.6 has none.
 
     Raises:
         InputError: no such file; another format, in one line what it is; damaged or cut short; it holds anything but tensors,
@@ -312,7 +314,7 @@ def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def _place(data: mmap.mmap, entry: zipfile.ZipInfo) -> range:
-    """Where the bytes of an entry are."""
+    """Where the bytes of an entry are, which are those that were written."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
         raise InputError(f"has an entry {shown(entry.filename)} that is compressed or encrypted, allowed: entries as torch.save "
                          "writes them")
@@ -321,4 +323,7 @@ def _place(data: mmap.mmap, entry: zipfile.ZipInfo) -> range:
     start = at + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     if header[:4] != b"PK\3\4" or start + entry.file_size > len(data):
         raise InputError(f"is a zip archive that is cut short or damaged: {shown(entry.filename)} is not where it should be")
+    with memoryview(data) as everything, everything[start:start + entry.file_size] as found:
+        if zlib.crc32(found) != entry.CRC:
+            raise InputError(f"is damaged: the checksum of {shown(entry.filename)} is wrong")
     return range(start, start + entry.file_size)

@@ -51,7 +51,7 @@ def odd(**changes):
 @pytest.mark.parametrize(("value", "message"), [
     ([UNET], "there is no state dict of averaged weights"), (None, "no state dict"), ({"step": 3}, "no state dict"),
     ({"model": UNET, "ema": None}, "no state dict of averaged weights"), ({0: UNET["init_conv.bias"]}, "no state dict"),
-    ({}, "there of a Unet"), ({"model": FOUND["model"]}, "no state dict of averaged weights"),
+    ({}, "there are no weights of a Unet"), ({"model": FOUND["model"]}, "no state dict of averaged weights"),
     (odd(mystery=1), "there are 'mystery', allowed: weights of a Unet"), (odd(downs__0__9__g=1), "'downs.0.9.g'"),
     (odd(a=1, b=1, c=1, d=1, e=1), "'a', 'b', 'c' and 2 more"),
     ({**FOUND["model"], "extra": UNET["init_conv.bias"]}, "'extra'"),

@@ -316,6 +316,8 @@ SOUND = archive(tensor())
     (changed(SOUND, SOUND.index(b"PK\1\2") + 24, b"\xff\xff\xff\x7f"), "that is compressed or encrypted"),
     (changed(SOUND, SOUND.index(b"PK\1\2") + 20, b"\xff\xff\xff\x7f" * 2), "'archive/data.pkl' is not where it should be"),
     (changed(SOUND, SOUND.index(b"PK\1\2") + 42, b"\x02\0\0\0"), "'archive/data.pkl' is not where it should be"),
+    (changed(SOUND, SOUND.index(floats(1, 2, 3, 4).tobytes()), b"\1"), "is damaged: the checksum of 'archive/data/0' is wrong"),
+    (changed(SOUND, SOUND.index(b"\x80\2") + 3, b"x"), "is damaged: the checksum of 'archive/data.pkl' is wrong"),
     (changed(SOUND, SOUND.index(b"PK\5\6") + 12, b"\xff\xff\xff\x7f"), "cut short or damaged"),
     (archive(tensor(), {}), "has no entry"), (archive(tensor(), {"data/0": b""}), "has 0 bytes, its tensors have 16"),
     (archive(tensor(), {"byteorder": b"middle"}), "has the byte order b'middle', allowed: little, big"),
