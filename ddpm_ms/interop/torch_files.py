@@ -6,17 +6,14 @@ Two formats hold one pickle, in which storages are persistent ids, and the bytes
 - before, five pickles (a magic number, the protocol, facts about the machine, the value, the keys of the storages), then each
   storage as its length in elements, int64, and its bytes.
 
-The names that the pickle may hold are in `_known`: what tensors, parameters and state dicts are made of. Everything else that
+The names that the pickle may hold are in `_KNOWN`: what tensors, parameters and state dicts are made of. Everything else that
 trainers write (steps, rates, versions) is numbers, texts, lists and dicts.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import mmap
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Literal
@@ -26,9 +23,9 @@ import numpy as np
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop import pickles
 from ddpm_ms.interop.pickles import Global
+from ddpm_ms.interop.zip_entries import ZipEntries
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_LARGEST_DIRECTORY = 2**23  # bytes of the list of a zip archive's entries, for 80,000 tensors; each byte takes 15 of memory
 _MOST_DIMENSIONS = 32  # of NumPy
 _LONGEST_KEY = 100  # characters of a storage's name, which is a number
 # Of each storage: how its elements lie in the file, and as what they are returned.
@@ -55,6 +52,8 @@ def read_torch_file(path: str | Path) -> Any:
         return _read(Path(path))
     except InputError as error:
         raise InputError(f"PyTorch file {path} {error}") from None
+    except MemoryError:  # numbers of 16 bits, all of which the file has
+        raise InputError(f"PyTorch file {path} takes more memory than there is") from None
 
 
 def _read(path: Path) -> Any:
@@ -134,7 +133,7 @@ def _extents(values: Any) -> bool:
             and all(type(n) is int and 0 <= n < 2**62 for n in values))
 
 
-_known = {known.name: known for known in (
+_KNOWN = {known.name: known for known in (
     Global("collections.OrderedDict", _ordered_dict), Global("torch.Size", _size),
     Global("torch._utils._rebuild_tensor_v2", _tensor), Global("torch._utils._rebuild_parameter", _parameter),
     *map(Global, _KINDS))}
@@ -217,7 +216,7 @@ def _from_legacy(data: mmap.mmap) -> tuple[Any, _Content]:
     storages, places = _Storages(6), {}
     at = _after_magic(data)
     _, at = pickles.run(data, at, len(data), {}, _no_storage)  # whatever the machine was, storages are little-endian
-    value, at = pickles.run(data, at, len(data), _known, storages)
+    value, at = pickles.run(data, at, len(data), _KNOWN, storages)
     keys, at = pickles.run(data, at, len(data), {}, _no_storage)
     if type(keys) is not list or not all(type(key) is str and key in storages for key in keys):
         raise InputError("is damaged: it lists storages that no tensor has")
@@ -258,72 +257,30 @@ def _what(data: mmap.mmap) -> str:
 
 
 def _from_zip(path: Path, data: mmap.mmap) -> tuple[Any, _Content]:
-    entries = _entries(path)
-    found = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    entries = ZipEntries(path, data)
+    found = [name for name in entries.named if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(found) != 1:
         raise InputError(f"is a zip archive with {len(found)} entries NAME/data.pkl, allowed: one, as torch.save writes it")
     name = found[0][:-len("data.pkl")]
-    if any(entry.startswith((f"{name}code/", f"{name}constants.pkl")) for entry in entries):
+    if any(entry.startswith((f"{name}code/", f"{name}constants.pkl")) for entry in entries.named):
         raise InputError("is a TorchScript archive, a program, allowed: a file that torch.save wrote of a state_dict()")
 
-    def place(entry: str) -> range:
-        if entry not in entries:
-            raise InputError(f"is damaged: its archive has no entry {shown(entry)}")
-        return _place(data, entries[entry])
-
-    def find(storage: _Storage) -> int:
-        found = place(f"{name}data/{storage.key}")
-        if len(found) != storage.length:
-            raise InputError(f"is damaged: entry {shown(f'{name}data/{storage.key}')} has {len(found)} bytes, its tensors have "
-                             f"{storage.length}")
-        return found.start
-
-    pickle, order = place(f"{name}data.pkl"), b"little"
-    if f"{name}byteorder" in entries:
-        found_order = place(f"{name}byteorder")
-        order = data[found_order.start:found_order.stop][:10]
+    order = _bytes_of(data, entries.place(f"{name}byteorder")) if f"{name}byteorder" in entries.named else b"little"
     if order not in (b"little", b"big"):
         raise InputError(f"has the byte order {shown(order)}, allowed: little, big")
-    value, _ = pickles.run(data, pickle.start, pickle.stop, _known, _Storages(5))
+
+    def find(storage: _Storage) -> int:
+        place = entries.place(f"{name}data/{storage.key}")
+        if len(place) != storage.length:
+            raise InputError(f"is damaged: entry {shown(f'{name}data/{storage.key}')} has {len(place)} bytes, its tensors have "
+                             f"{storage.length}")
+        return place.start
+
+    pickle = entries.place(f"{name}data.pkl")
+    value, _ = pickles.run(data, pickle.start, pickle.stop, _KNOWN, _Storages(5))
     return value, _Content(data, "<" if order == b"little" else ">", find)
 
 
-class _Directory(io.FileIO):
-    """A file whose directory is read at once, so that zipfile takes no more memory than a file of that length explains."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is not None and size > _LARGEST_DIRECTORY:
-            raise InputError(f"has an archive whose list of entries has {size} bytes, allowed: at most {_LARGEST_DIRECTORY}")
-        return super().read(size) or b""
-
-
-def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Of a zip archive, by name."""
-    try:
-        with _Directory(path) as file, zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged archive raises errors of many kinds
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"is a zip archive that is cut short or damaged: {problem}") from None
-    named = {entry.filename: entry for entry in entries}
-    if len(named) != len(entries):
-        raise InputError("is a zip archive with two entries of one name")
-    return named
-
-
-def _place(data: mmap.mmap, entry: zipfile.ZipInfo) -> range:
-    """Where the bytes of an entry are, which are those that were written."""
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
-        raise InputError(f"has an entry {shown(entry.filename)} that is compressed or encrypted, allowed: entries as torch.save "
-                         "writes them")
-    at = entry.header_offset
-    header = data[at:at + 30] if at >= 0 else b""
-    start = at + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    if header[:4] != b"PK\3\4" or start + entry.file_size > len(data):
-        raise InputError(f"is a zip archive that is cut short or damaged: {shown(entry.filename)} is not where it should be")
-    with memoryview(data) as everything, everything[start:start + entry.file_size] as found:
-        if zlib.crc32(found) != entry.CRC:
-            raise InputError(f"is damaged: the checksum of {shown(entry.filename)} is wrong")
-    return range(start, start + entry.file_size)
+def _bytes_of(data: mmap.mmap, place: range) -> bytes:
+    """As many as a message can show."""
+    return data[place.start:min(place.stop, place.start + 100)]

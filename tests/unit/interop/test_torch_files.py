@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from ddpm_ms.errors import InputError
-from ddpm_ms.interop import pickles, torch_files
+from ddpm_ms.interop import pickles, zip_entries
 from ddpm_ms.interop.torch_files import read_torch_file
 
 FILES = Path(__file__).parents[2] / "golden" / "torch_files"
@@ -344,7 +344,7 @@ def test_storages_that_lie_on_top_of_each_other_are_refused(written):
 
 
 def test_a_list_of_entries_beyond_reason_is_not_read(written, monkeypatch):
-    monkeypatch.setattr(torch_files, "_LARGEST_DIRECTORY", 50)
+    monkeypatch.setattr(zip_entries, "LARGEST_DIRECTORY", 50)
     refused(written(SOUND), "whose list of entries has 122 bytes, allowed: at most 50")
 
 
@@ -401,6 +401,11 @@ def test_what_is_not_used_is_not_read_and_what_is_as_it_should_be_is_not_copied(
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_what_does_not_fit_into_memory_is_one_line(monkeypatch):
+    monkeypatch.setattr(np, "frombuffer", lambda *_: np.empty(2**60))
+    refused(FILES / "numbers_legacy.pt", "takes more memory than there is")
 
 
 @pytest.mark.slow
