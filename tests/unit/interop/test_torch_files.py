@@ -404,7 +404,7 @@ def test_what_is_not_used_is_not_read_and_what_is_as_it_should_be_is_not_copied(
 
 
 def test_what_does_not_fit_into_memory_is_one_line(monkeypatch):
-    monkeypatch.setattr(np, "frombuffer", lambda *_: np.empty(2**60))
+    monkeypatch.setattr(np, "frombuffer", lambda *_: np.empty(2**55))
     refused(FILES / "numbers_legacy.pt", "takes more memory than there is")
 
 
