@@ -3,7 +3,7 @@
 A pickle is a program for a small stack machine, and Python's own machine imports and calls whatever the program names. This
 one knows the opcodes that make numbers, texts, lists, tuples and dicts. A name in a pickle is looked up in a table that the
 caller gives, and calling it calls the function that stands in the table. Any other name is refused where it stands, used or
-not. No file takes more memory than the limits below allow, about 0.5 GB at worst.
+not. The limits below keep any pickle under 0.3 GB of memory.
 
 The opcodes are those that torch.save writes (pickle protocols 2 to 5), described in CPython's Lib/pickletools.py.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Union
+from typing import Any, Callable, Mapping, NoReturn, Union
 
 from ddpm_ms.errors import InputError, shown
 
@@ -77,7 +77,7 @@ class _Machine:
             _OPCODES[code](self)
         raise InputError(f"has a pickle of more than {MOST_OPCODES} opcodes")
 
-    def refuse(self, code: int) -> None:
+    def refuse(self, code: int) -> NoReturn:
         """What makes objects, and what torch.save does not write."""
         if code == ord("i"):
             self.name()
