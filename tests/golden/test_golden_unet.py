@@ -8,7 +8,8 @@ import pytest
 from mindspore import Tensor
 
 from ddpm_ms import Unet
-from ddpm_ms.interop import unet_from_lucidrains
+from ddpm_ms.checkpoints.checkpoint import set_parameters
+from ddpm_ms.interop import load_lucidrains, unet_from_lucidrains
 
 HERE = Path(__file__).parent
 CASES = {
@@ -34,3 +35,13 @@ def test_unet_equals_denoising_diffusion_pytorch(name):
     if "output_self_cond" in golden:
         ours = model(x, time, Tensor(golden["x_self_cond"])).asnumpy()
         np.testing.assert_allclose(ours, golden["output_self_cond"], rtol=2e-4, atol=2e-5)
+
+
+def test_what_its_trainer_saved_computes_the_same_with_either_weights():
+    golden = np.load(HERE / "lucidrains_trainer.npz")
+    model = Unet(dim=4, dim_mults=(1,), full_attn=(False,), channels=1, attn_dim_head=2, attn_heads=1).set_train(False)
+    for name, ema in {"averaged": True, "raw": False}.items():
+        set_parameters(dict(model.parameters_and_names()), load_lucidrains(HERE / "lucidrains_trainer.pt", ema), name)
+        output = model(Tensor(golden["x"]), Tensor(golden["time"])).asnumpy()
+        np.testing.assert_allclose(output, golden[name], rtol=2e-4, atol=2e-5)
+    assert np.abs(golden["averaged"] - golden["raw"]).max() > 1e-3

@@ -4,10 +4,12 @@
 it was made from.
 """
 
+import contextlib
 import io
 import json
 import secrets
 import shutil
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -26,6 +28,7 @@ from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_ya
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
+from ddpm_ms.interop.torch_files import read_torch_file
 from ddpm_ms.visual import report, runs
 
 ROOT = Path(__file__).parents[3]
@@ -357,6 +360,77 @@ def test_harmed_events_and_weights_of_a_run_that_is_reported(tmp_path, cases):
     assert each_harmed(cases, [events], tmp_path / "events.jsonl", read_events) == cases
     weights = save({"moment1.a": np.zeros((3, 5), np.float32), "moment2.a": np.zeros((3, 5), np.float32)})
     assert each_harmed(cases, [weights], folder / "optimizer.safetensors", lambda: runs.num_parameters(tmp_path)) == cases
+
+
+# PyTorch's files: whatever they hold, they become values or one line, in little memory.
+
+TORCH = [path.read_bytes() for path in sorted((ROOT / "tests" / "golden" / "torch_files").glob("*_*.pt"))]
+OPCODES = [bytes([code]) for code in b"NJKMGX()]}taesuqrhjcRbQio.P0" + bytes(range(0x80, 0x99))] + [
+    b"K\1", b"J\4\0\0\0", b"q\0", b"q\1", b"h\0", b"h\1", b"X\1\0\0\0" + b"0", b"X\7\0\0\0storage", b"ctorch\nFloatStorage\n",
+    b"ctorch\nSize\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n", b"(K\1t",
+    b"ctorch._utils\n_rebuild_parameter\n", b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" + b"0NK\4tQ"]
+
+
+def torch_archive(pickle, others):
+    """A sound file as torch.save writes it, of any pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for name, data in {"x/data.pkl": pickle, **others}.items():
+            made.writestr(name, data)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def in_little_memory(limit):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def every_number(value):
+    """That can be read, as an array or within it, counted."""
+    if isinstance(value, (dict, list, tuple)):
+        return sum(every_number(part) for part in (value.values() if isinstance(value, dict) else value))
+    return np.array(value).size if isinstance(value, np.ndarray) else 1
+
+
+def reads_torch(path):
+    with in_little_memory(2**22):
+        every_number(read_torch_file(path))
+
+
+@both_sets
+def test_harmed_pytorch_files(tmp_path, cases):
+    taken = each_harmed(cases, TORCH, tmp_path / "x.pt", lambda: reads_torch(tmp_path / "x.pt"))
+    assert cases // 50 < taken < cases
+
+
+@both_sets
+def test_sound_pytorch_archives_of_harmed_pickles(tmp_path, cases):
+    with zipfile.ZipFile(ROOT / "tests" / "golden" / "torch_files" / "trainer_zip.pt") as archive:
+        found = {name.replace("trainer_zip", "x"): archive.read(name) for name in archive.namelist()}
+    pickle = found.pop("x/data.pkl")
+
+    def check():
+        (tmp_path / "x.pt").write_bytes(torch_archive((tmp_path / "pickle").read_bytes(), found))
+        reads_torch(tmp_path / "x.pt")
+
+    taken = each_harmed(cases, [pickle], tmp_path / "pickle", check)
+    assert cases // 50 < taken < cases
+
+
+@both_sets
+def test_pytorch_archives_of_odd_opcodes(tmp_path, cases):
+    path = tmp_path / "x.pt"
+
+    def check(program):
+        path.write_bytes(torch_archive(b"\x80\2" + b"".join(program) + b".", {"x/data/0": b"\0" * 16}))
+        ends_cleanly(reads_torch, path)
+
+    each(cases, st.lists(st.sampled_from(OPCODES), min_size=1, max_size=40), check)
 
 
 # Images and arrays.
