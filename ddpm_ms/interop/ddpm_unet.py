@@ -143,6 +143,9 @@ def _renamed(state: State, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     if strange:
         raise InputError(f"the weights have {strange[0]!r}, allowed: the names of a DDPM network alone "
                          f"({len(strange)} of {len(state)} are none)")
+    for name, array in state.items():
+        if not np.shape(array):
+            raise InputError(f"the weight {name!r} is a single number, allowed: an array")
     return {names[name]: np.asarray(array) for name, array in state.items()}
 
 
@@ -152,27 +155,35 @@ def _arranged(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in state.items():
         joint = re.sub(r"\.to_[qkv]\.", ".to_qkv.", name)
         if joint != name:
-            arranged[joint] = np.concatenate([_part(state, name, part) for part in "qkv"])
+            arranged[joint] = _joined(state, name)
         elif name == "class_emb.embedding_table":
             arranged[name] = np.concatenate([array, np.zeros_like(array[:1])])
         else:
             arranged[name] = array
-    return {name: array.reshape(*array.shape[:2], 1, 1) if re.search(r"\.to_(qkv|out)\.weight$", name) else array
+    return {name: _as_convolution(array) if re.search(r"\.to_(qkv|out)\.weight$", name) else array
             for name, array in arranged.items()}
 
 
-def _part(state: State, name: str, part: str) -> np.ndarray:
-    """The query, key or value beside ``name``, which is one of them."""
-    wanted = re.sub(r"\.to_[qkv]\.", f".to_{part}.", name)
-    if wanted not in state:
-        raise InputError(f"the weights lack {wanted!r}, allowed with {name!r}: query, key and value")
-    return state[wanted]
+def _joined(state: State, name: str) -> np.ndarray:
+    """Query, key and value, of which ``name`` is one."""
+    names = [re.sub(r"\.to_[qkv]\.", f".to_{part}.", name) for part in "qkv"]
+    for wanted in names:
+        if wanted not in state:
+            raise InputError(f"the weights lack {wanted!r}, allowed with {name!r}: query, key and value")
+        if state[wanted].shape != state[name].shape:
+            raise InputError(f"{wanted!r} has the shape {state[wanted].shape}, allowed: that of {name!r}, {state[name].shape}")
+    return np.concatenate([state[wanted] for wanted in names])
+
+
+def _as_convolution(matrix: np.ndarray) -> np.ndarray:
+    """(M, N) and (M, N, 1) as (M, N, 1, 1); what is neither stays, to be refused by the network."""
+    return matrix.reshape(*matrix.shape[:2], 1, 1) if matrix.ndim in (2, 3) and set(matrix.shape[2:]) <= {1} else matrix
 
 
 def _queries_keys_values(rows: int, num_heads: int, num_head_channels: int | None) -> np.ndarray:
     """Where the rows of all queries, all keys and all values stand in a tensor that has the three of the first head first."""
     width = rows // 3
     heads = width // num_head_channels if num_head_channels else num_heads
-    if heads < 1 or width % heads:
-        raise InputError(f"the heads of attention are {heads}, allowed: divisors of {width}, its width")
+    if rows % 3 or heads < 1 or width % heads:
+        raise InputError(f"an attention has {rows} rows for {heads} heads, allowed: as many queries, keys and values for each")
     return np.arange(rows).reshape(heads, 3, -1).transpose(1, 0, 2).ravel()
