@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what a type checker reads; `__getattr__` imports the same, 
     from ddpm_ms.data import create_dataset as create_dataset
     from ddpm_ms.gaussian_diffusion import GaussianDiffusion as GaussianDiffusion
     from ddpm_ms.gaussian_diffusion import create_diffusion as create_diffusion
+    from ddpm_ms.models import DDPMUnet as DDPMUnet
     from ddpm_ms.models import SimpleUnet as SimpleUnet
     from ddpm_ms.models import TinyUnet as TinyUnet
     from ddpm_ms.models import Unet as Unet
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what a type checker reads; `__getattr__` imports the same, 
 
 _PUBLIC = {
     "Unet": "ddpm_ms.models",
+    "DDPMUnet": "ddpm_ms.models",
     "SimpleUnet": "ddpm_ms.models",
     "TinyUnet": "ddpm_ms.models",
     "create_model": "ddpm_ms.models",

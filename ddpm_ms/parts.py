@@ -139,6 +139,7 @@ SAMPLERS = Registry("sampler", {
 
 NETWORKS = Registry("network", {
     "unet": "ddpm_ms.models.unet:Unet",
+    "ddpm_unet": "ddpm_ms.models.ddpm_unet:DDPMUnet",
     "simple_unet": "ddpm_ms.models.simple_unet:SimpleUnet",
     "tiny_unet": "ddpm_ms.models.tiny_unet:TinyUnet",
 }, "ddpm_ms.networks", _check_network)

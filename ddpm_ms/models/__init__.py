@@ -9,13 +9,14 @@ from mindspore import nn
 
 from ddpm_ms.config import CustomConfig, ImageSize, NetworkConfig
 from ddpm_ms.errors import InputError
+from ddpm_ms.models.ddpm_unet import DDPMUnet, DDPMUnetConfig
 from ddpm_ms.models.simple_unet import SimpleUnet, SimpleUnetConfig
 from ddpm_ms.models.tiny_unet import TinyUnet, TinyUnetConfig
 from ddpm_ms.models.unet import Unet, UnetConfig
 from ddpm_ms.parts import NETWORKS
 
-__all__ = ["SimpleUnet", "SimpleUnetConfig", "TinyUnet", "TinyUnetConfig", "Unet", "UnetConfig", "create_model", "describe_model",
-           "num_parameters"]
+__all__ = ["DDPMUnet", "DDPMUnetConfig", "SimpleUnet", "SimpleUnetConfig", "TinyUnet", "TinyUnetConfig", "Unet", "UnetConfig",
+           "create_model", "describe_model", "num_parameters"]
 
 
 def create_model(config: NetworkConfig, channels: int, image_size: ImageSize | None = None,

@@ -7,6 +7,7 @@ make a graph of this size compile many times slower.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -15,15 +16,17 @@ from mindspore.common.initializer import Normal, initializer
 
 from ddpm_ms.config import nearest_valid_sizes
 from ddpm_ms.errors import InputError
-from ddpm_ms.ops.convolution import Conv2d, Convolution
+from ddpm_ms.ops.convolution import Conv2d, Convolution, Padding
 from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 from ddpm_ms.ops.upsampling import NearestUpsample
 
 
-def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = True, pad: int | None = None) -> Conv2d:
-    """Convolution that keeps the size at stride 1 (PyTorch's ``padding=kernel // 2``), kaiming-uniform like PyTorch's."""
+def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = True, pad: Padding | None = None,
+         **initial: Any) -> Conv2d:
+    """Convolution that keeps the size at stride 1 (PyTorch's ``padding=kernel // 2``), kaiming-uniform like PyTorch's unless
+    ``initial`` says something else (``weight_init``, ``bias_init``)."""
     pad = kernel // 2 if pad is None else pad
-    return Conv2d(dim_in, dim_out, kernel, stride, pad, has_bias=bias)
+    return Conv2d(dim_in, dim_out, kernel, stride, pad, has_bias=bias, **initial)
 
 
 class ChannelAffine(nn.Cell):
@@ -87,14 +90,15 @@ class ChannelLayerNorm(nn.Cell):
 
 class GroupNorm(nn.Cell):
     """Normalise over groups of channels (arXiv:1803.08494), ``groups`` of them (default: 8 where they divide); then as
-    `RMSNorm` does."""
+    `RMSNorm` does, with SiLU behind it where ``act``."""
 
     in_float32 = True
 
-    def __init__(self, dim: int, groups: int | None = None) -> None:
+    def __init__(self, dim: int, groups: int | None = None, eps: float = 1e-5, act: bool = False) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups or math.gcd(8, dim), dim)  # only its parameters are used
-        self.unit, self.affine = UnitGroups(self.norm.num_groups, self.norm.eps), ChannelAffine()
+        self.norm = nn.GroupNorm(groups or math.gcd(8, dim), dim, eps)  # only its parameters are used
+        self.unit, self.affine = UnitGroups(self.norm.num_groups, eps), ChannelAffine()
+        self.act = nn.SiLU() if act else nn.Identity()
         self.reshape, self.tile, self.cast = ops.Reshape(), ops.Tile(), ops.Cast()
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
@@ -104,7 +108,7 @@ class GroupNorm(nn.Cell):
         if scale is not None:
             scale = self.cast(scale, ms.float32) + 1.0
             gain, offset = gain * scale, offset * scale + self.cast(shift, ms.float32)
-        return self.cast(self.affine(self.unit(self.cast(x, ms.float32)), gain, offset), x.dtype)
+        return self.cast(self.act(self.affine(self.unit(self.cast(x, ms.float32)), gain, offset)), x.dtype)
 
 
 class WeightStandardizedConv(nn.Cell):
@@ -280,8 +284,9 @@ class TimeEmbedding(nn.SequentialCell):
     in_float32 = True
 
 
-def sinusoidal_frequencies(dim: int, theta: float = 10000.0) -> np.ndarray:
-    """1 / theta^(k / (dim/2 - 1)) for k = 0 .. dim/2 - 1, in float64.
+def sinusoidal_frequencies(dim: int, theta: float = 10000.0, to_theta: bool = True) -> np.ndarray:
+    """1 / theta^(k / (dim/2 - 1)) for k = 0 .. dim/2 - 1, in float64; without ``to_theta`` 1 / theta^(k / (dim/2)), which stops
+    one short of 1 / theta.
 
     Raises:
         InputError: ``dim`` is odd or less than 4.
@@ -289,7 +294,7 @@ def sinusoidal_frequencies(dim: int, theta: float = 10000.0) -> np.ndarray:
     if dim % 2 or dim < 4:
         raise InputError(f"dim is {dim}, allowed with a sinusoidal embedding of the step: even numbers from 4")
     half = dim // 2
-    return np.exp(-math.log(theta) / (half - 1) * np.arange(half))
+    return np.exp(-math.log(theta) / (half - 1 if to_theta else half) * np.arange(half))
 
 
 class SinusoidalPosEmb(nn.Cell):
@@ -306,6 +311,18 @@ class SinusoidalPosEmb(nn.Cell):
         return self.concat((self.sin(angles), self.cos(angles)))
 
 
+class CosineFirstPosEmb(SinusoidalPosEmb):
+    """cos and sin of t / theta^(k / (dim/2)), cos first: (B,) -> (B, dim), as guided-diffusion has it (arXiv:2105.05233)."""
+
+    def __init__(self, dim: int, theta: float = 10000.0) -> None:
+        super().__init__(dim, theta)
+        self.frequencies = Tensor(sinusoidal_frequencies(dim, theta, to_theta=False)[None], ms.float32)
+
+    def construct(self, time: Tensor) -> Tensor:
+        angles = self.reshape(time, (-1, 1)) * self.frequencies
+        return self.concat((self.cos(angles), self.sin(angles)))
+
+
 class FourierPosEmb(nn.Cell):
     """t, sin(2 pi w t), cos(2 pi w t) with w ~ N(0, 1), learned or fixed: (B,) -> (B, dim + 1)."""
 
@@ -319,3 +336,11 @@ class FourierPosEmb(nn.Cell):
         time = self.reshape(time, (-1, 1))
         angles = time * self.weights * (2 * math.pi)
         return self.concat((time, self.sin(angles), self.cos(angles)))
+
+
+def per_level(name: str, value: object, levels: int) -> tuple:
+    """One value per level from one value for all or a sequence of the right length."""
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * levels
+    if len(values) != levels:
+        raise InputError(f"{name} has {len(values)} entries, allowed: one, or {levels} (one per entry of dim_mults)")
+    return values

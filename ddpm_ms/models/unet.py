@@ -21,6 +21,7 @@ from ddpm_ms.models.layers import (
     Upsample,
     check_sides,
     conv,
+    per_level,
 )
 
 
@@ -90,9 +91,9 @@ class Unet(nn.Cell):
             raise InputError(f"fourier_dim is {c.fourier_dim}, allowed: even numbers")
         levels = len(c.dim_mults)
         full_attn = (False,) * (levels - 1) + (True,) if c.full_attn is None else c.full_attn
-        full_attn = _per_level("full_attn", full_attn, levels)
-        attn_heads = _per_level("attn_heads", c.attn_heads, levels)
-        attn_dim_head = _per_level("attn_dim_head", c.attn_dim_head, levels)
+        full_attn = per_level("full_attn", full_attn, levels)
+        attn_heads = per_level("attn_heads", c.attn_heads, levels)
+        attn_dim_head = per_level("attn_dim_head", c.attn_dim_head, levels)
 
         self.channels, self.out_dim = channels, c.out_dim or channels * (2 if c.learned_variance else 1)
         self.self_condition, self.learned_variance, self.num_classes = c.self_condition, c.learned_variance, c.num_classes
@@ -191,11 +192,3 @@ def _time_mlp(c: UnetConfig, time_dim: int) -> TimeEmbedding:
     else:
         embedding, width = FourierPosEmb(c.fourier_dim, learned=c.time_embedding == "learned_fourier"), c.fourier_dim + 1
     return TimeEmbedding(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False), nn.Dense(time_dim, time_dim))
-
-
-def _per_level(name: str, value: object, levels: int) -> tuple:
-    """One value per level from one value for all or a sequence of the right length."""
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * levels
-    if len(values) != levels:
-        raise InputError(f"{name} has {len(values)} entries, allowed: one, or {levels} (one per entry of dim_mults)")
-    return values

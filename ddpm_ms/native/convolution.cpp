@@ -122,7 +122,7 @@ void *Scratch(size_t place, size_t bytes) {
   return scratch[place]->data;
 }
 
-using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad, bias?
+using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad before, after, bias?
 
 // One tensor of a convolution: the caller's plain array, and the same data in the layout that the primitive wants.
 class Operand {
@@ -162,8 +162,8 @@ class Operand {
 
 // Memory descriptors of one convolution's tensors: plain as the caller has them, and free for oneDNN to choose.
 struct Shapes {
-  explicit Shapes(const Key &k) : has_bias(k[9] != 0) {
-    int64_t oh = (k[2] + 2 * k[8] - k[5]) / k[7] + 1, ow = (k[3] + 2 * k[8] - k[6]) / k[7] + 1;
+  explicit Shapes(const Key &k) : has_bias(k[10] != 0) {
+    int64_t oh = (k[2] + k[8] + k[9] - k[5]) / k[7] + 1, ow = (k[3] + k[8] + k[9] - k[6]) / k[7] + 1;
     const dnnl_dims_t x = {k[0], k[1], k[2], k[3]}, w = {k[4], k[1], k[5], k[6]}, b = {k[4]}, y = {k[0], k[4], oh, ow};
     Make(4, x, &x_plain, &x_any);
     Make(4, w, &w_plain, &w_any);
@@ -171,7 +171,8 @@ struct Shapes {
     check(dnnl_memory_desc_create_with_tag(&bias, 1, b, kF32, kTagA), "descriptor");
     for (int i = 0; i < 2; ++i) {
       strides[i] = k[7];
-      pads[i] = k[8];
+      before[i] = k[8];
+      after[i] = k[9];
     }
   }
 
@@ -183,14 +184,14 @@ struct Shapes {
   dnnl_primitive_desc_t Forward() const {
     dnnl_primitive_desc_t desc;
     check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine, kForwardTraining, kDirect, x_any, w_any,
-                                                         has_bias ? bias : nullptr, y_any, strides, dilates, pads, pads,
+                                                         has_bias ? bias : nullptr, y_any, strides, dilates, before, after,
                                                          Shared().attributes), "forward");
     return desc;
   }
 
   bool has_bias;
   dnnl_memory_desc_t x_plain, x_any, w_plain, w_any, y_plain, y_any, bias;
-  dnnl_dims_t strides = {}, pads = {}, dilates = {};
+  dnnl_dims_t strides = {}, before = {}, after = {}, dilates = {};
 };
 
 const_dnnl_memory_desc_t Query(dnnl_primitive_desc_t desc, int what) {
@@ -244,7 +245,7 @@ Convolution *MakeBackwardData(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x_any, s.w_any, s.y_any,
-                                                             s.strides, s.dilates, s.pads, s.pads, s.Forward(),
+                                                             s.strides, s.dilates, s.before, s.after, s.Forward(),
                                                              Shared().attributes),
         "backward data");
   Operands operands;
@@ -259,7 +260,7 @@ Convolution *MakeBackwardWeights(const Key &key) {
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_weights_primitive_desc_create(
             &desc, Shared().engine, kDirect, s.x_any, s.w_any, s.has_bias ? s.bias : nullptr, s.y_any, s.strides,
-            s.dilates, s.pads, s.pads, s.Forward(), Shared().attributes), "backward weights");
+            s.dilates, s.before, s.after, s.Forward(), Shared().attributes), "backward weights");
   Operands operands;
   Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
   Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
@@ -277,11 +278,11 @@ Convolution *Cached(std::map<Key, std::unique_ptr<Convolution>> *cache, const Ke
   return entry.get();
 }
 
-// x, weight and {stride, pad} as MindSpore passes them.
+// x, weight and {stride, pad before, after} as MindSpore passes them.
 Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
   const auto *c = static_cast<const int32_t *>(config);
   return {shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0],
-          shapes[1][2], shapes[1][3], c[0],         c[1],         has_bias};
+          shapes[1][2], shapes[1][3], c[0],         c[1],         c[2],         has_bias};
 }
 
 // MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Tuple, Union
 
 import mindspore as ms
 import numpy as np
@@ -10,24 +10,28 @@ from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
 
+Padding = Union[int, Tuple[int, int]]
+
 
 class Convolution(nn.Cell):
     """y = x * weight + bias, as a function of all three.
 
     Args:
-        out_channels, kernel_size, stride, padding: as for ``nn.Conv2d``, square, padded alike on all sides.
+        out_channels, kernel_size, stride: as for ``nn.Conv2d``, square.
+        padding: zeros on all sides, or (how many before, how many after) the pixels of each row and column.
 
     Inputs:
         x (B, C, H, W), weight (out_channels, C, k, k), bias (out_channels,) or None.
     """
 
-    def __init__(self, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
+    def __init__(self, out_channels: int, kernel_size: int, stride: int = 1, padding: Padding = 0) -> None:
         super().__init__()
+        before, after = _both(padding)
         library = runtime.native_library()
         # Both are there or neither is.
-        self.native: Any = _NativePlain(library, stride, padding) if library else None
-        self.native_with_bias: Any = _NativeWithBias(library, stride, padding) if library else None
-        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
+        self.native: Any = _NativePlain(library, stride, before, after) if library else None
+        self.native_with_bias: Any = _NativeWithBias(library, stride, before, after) if library else None
+        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=(before, after) * 2, stride=stride)
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,10 +44,12 @@ class Convolution(nn.Cell):
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` (same parameters, same initial values) that computes through `Convolution`."""
+    """``nn.Conv2d`` (same parameters, same initial values or those of ``initial``) that computes through `Convolution`."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, has_bias: bool) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=padding, has_bias=has_bias)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Padding, has_bias: bool,
+                 **initial: Any) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=_both(padding) * 2,
+                         has_bias=has_bias, **initial)
         self.compute = Convolution(out_channels, kernel_size, stride, padding)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -57,15 +63,17 @@ class _Native(nn.Cell):
 
     prefix = ""  # of the functions' names
 
-    def __init__(self, library: str, stride: int, padding: int) -> None:
+    def __init__(self, library: str, stride: int, before: int, after: int) -> None:
         super().__init__()
-        self.config = Tensor(np.array([stride, padding], np.int32))
+        self.config = Tensor(np.array([stride, before, after], np.int32))
 
         def out_shape(x, weight, *others):
-            height, width = ((x[i] + 2 * padding - weight[i]) // stride + 1 for i in (2, 3))
+            height, width = ((x[i] + before + after - weight[i]) // stride + 1 for i in (2, 3))
             return (x[0], weight[0], height, width)
 
         self.forward = ops.Custom(f"{library}:conv2d_{self.prefix}forward", out_shape, _first, func_type="aot")
+        # Operator by operator, MindSpore infers a shape once for equal operators on equal shapes; an attribute tells these apart.
+        self.forward.add_prim_attr("convolution", f"{stride} {before} {after}")
         self.backward_data = ops.Custom(f"{library}:conv2d_backward_data", _first, _first, func_type="aot")
         shapes, types = self.weight_gradients()
         self.backward_weights = ops.Custom(f"{library}:conv2d_{self.prefix}backward_weights", shapes, types, func_type="aot")
@@ -94,6 +102,11 @@ class _NativeWithBias(_Native):
     def bprop(self, x, weight, bias, out, dout):
         dweight, dbias = self.backward_weights(x, weight, self.config, dout)
         return self.backward_data(x, weight, self.config, dout), dweight, dbias
+
+
+def _both(padding: Padding) -> tuple[int, int]:
+    """(before, after)."""
+    return (padding, padding) if isinstance(padding, int) else padding
 
 
 def _first(x, *others):

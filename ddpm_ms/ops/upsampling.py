@@ -1,4 +1,4 @@
-"""Doubling the size of images, native on CPUs where it could be built."""
+"""Doubling and halving the size of images, native on CPUs where it could be built."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ class NearestUpsample(nn.Cell):
         return self.reshape(rows, (batch, channels, 2 * height, 2 * width))
 
 
+class AverageDownsample(nn.Cell):
+    """(B, C, 2H, 2W) -> (B, C, H, W), the mean of every 2x2 square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        library = runtime.native_library()
+        self.native = _NativeMean(library) if library else None
+        self.pool = ops.AvgPool(kernel_size=2, strides=2)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x)
+        return self.pool(x)
+
+
 class _Native(nn.Cell):
     """The operators of kernels.cpp."""
 
@@ -43,6 +58,16 @@ class _Native(nn.Cell):
 
     def bprop(self, x, out, dout):
         return (self.backward(dout),)
+
+
+class _NativeMean(_Native):
+    """A quarter of the adjoint of `NearestUpsample`, whose own adjoint is a quarter of that."""
+
+    def construct(self, x):
+        return self.backward(x) * 0.25
+
+    def bprop(self, x, out, dout):
+        return (self.forward(dout) * 0.25,)
 
 
 @ops.constexpr

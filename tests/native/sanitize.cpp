@@ -46,14 +46,15 @@ void Call(Operator *op, std::vector<Array *> arrays, const std::vector<int32_t> 
     if (!std::isfinite(value)) std::exit(3);
 }
 
-void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t k, int32_t stride, int32_t pad) {
-  int64_t oh = (h + 2 * pad - k) / stride + 1, ow = (w + 2 * pad - k) / stride + 1;
+void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t k, int32_t stride, int32_t before,
+                 int32_t after) {
+  int64_t oh = (h + before + after - k) / stride + 1, ow = (w + before + after - k) / stride + 1;
   Array x({n, c, h, w}), weight({o, c, k, k}), bias({o}), y({n, o, oh, ow}), dx(x.shape), dw(weight.shape), db({o});
-  Call(conv2d_forward, {&x, &weight, &y}, {stride, pad}, 2);
-  Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, {stride, pad}, 2);
-  Call(conv2d_backward_data, {&x, &weight, &y, &dx}, {stride, pad}, 2);
-  Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, {stride, pad}, 2);
-  Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, {stride, pad}, 2);
+  Call(conv2d_forward, {&x, &weight, &y}, {stride, before, after}, 2);
+  Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, {stride, before, after}, 2);
+  Call(conv2d_backward_data, {&x, &weight, &y, &dx}, {stride, before, after}, 2);
+  Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, {stride, before, after}, 2);
+  Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, {stride, before, after}, 2);
 }
 
 void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
@@ -78,11 +79,12 @@ void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {
 
 void Everything() {
   for (int round = 0; round < 20; ++round) {
-    Convolution(1, 3, 9, 7, 5, 7, 1, 3);
-    Convolution(2, 16, 8, 6, 8, 2, 2, 0);
-    Convolution(3, 5, 9, 9, 4, 4, 2, 1);
-    Convolution(2, 8, 5, 3, 12, 1, 1, 0);
-    Convolution(2, 33, 7, 7, 17, 3, 2, 1);
+    Convolution(1, 3, 9, 7, 5, 7, 1, 3, 3);
+    Convolution(2, 16, 8, 6, 8, 2, 2, 0, 0);
+    Convolution(3, 5, 9, 9, 4, 4, 2, 1, 1);
+    Convolution(2, 8, 5, 3, 12, 1, 1, 0, 0);
+    Convolution(2, 33, 7, 7, 17, 3, 2, 1, 1);
+    Convolution(2, 6, 8, 10, 9, 3, 2, 0, 1);
     Norm(1, 3, 5, 7, 1);
     Norm(3, 33, 9, 13, 0);
     Softmax(3, 5, 17);

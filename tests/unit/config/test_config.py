@@ -150,8 +150,9 @@ def test_what_an_older_run_recorded_is_read_in_todays_keys(recorded, read):
     ("model.learned_sinusoidal_cond=true", "key 'model.learned_sinusoidal_cond', allowed: time_embedding: learned_fourier"),
     ("model.random_fourier_features=true", "key 'model.random_fourier_features', allowed: time_embedding: random_fourier"),
     ("model.learned_sinusoidal_dim=8", "unknown key 'model.learned_sinusoidal_dim', allowed: fourier_dim"),
-    ("model.name=untt", "model.name is 'untt', allowed: unet, simple_unet, tiny_unet, did you mean 'unet'?"),
-    ("model.name=my_package.net:Net", r"allowed: unet, simple_unet, tiny_unet \(ddpm_ms.register_network adds one of your own\)"),
+    ("model.name=untt", "model.name is 'untt', allowed: unet, ddpm_unet, simple_unet, tiny_unet, did you mean 'unet'?"),
+    ("model.name=my_package.net:Net",
+     r"allowed: unet, ddpm_unet, simple_unet, tiny_unet \(ddpm_ms.register_network adds one of your own\)"),
     ("model.down=pool", "model.down is 'pool', which unet does not take but simple_unet, allowed: name, dim, "),
 ])
 def test_an_old_spelling_is_refused_by_a_line_that_names_the_new_one(tmp_path, override, message):

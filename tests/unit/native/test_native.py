@@ -19,7 +19,7 @@ from ddpm_ms.native import build
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.normalization import UnitChannels
 from ddpm_ms.ops.softmax import Softmax
-from ddpm_ms.ops.upsampling import NearestUpsample
+from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
 from ddpm_ms.runtime import cpu
 from ddpm_ms.training.batches import BatchSource
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -45,7 +45,7 @@ def gradients(cell, arrays):
 @pytest.mark.parametrize("shape", [
     # batch, channels, height, width, out, kernel, stride, padding
     (4, 8, 8, 8, 16, 3, 1, 1), (1, 3, 9, 7, 5, 7, 1, 3), (2, 16, 8, 6, 8, 2, 2, 0), (3, 5, 9, 9, 4, 4, 2, 1),
-    (2, 8, 5, 3, 12, 1, 1, 0), (2, 1, 8, 8, 1, 3, 1, 1), (2, 33, 7, 7, 17, 3, 2, 1),
+    (2, 8, 5, 3, 12, 1, 1, 0), (2, 1, 8, 8, 1, 3, 1, 1), (2, 33, 7, 7, 17, 3, 2, 1), (2, 6, 8, 10, 9, 3, 2, (0, 1)),
 ])
 def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
     batch, channels, height, width, out, kernel, stride, padding = shape
@@ -60,6 +60,16 @@ def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, 
     for ours, theirs in zip(gradients(native, arrays), gradients(stock, arrays)):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+@needs_native
+def test_native_convolutions_that_differ_in_stride_or_padding_alone_are_told_apart():
+    arrays = [np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in ((2, 8, 16, 12), (8, 8, 3, 3), (8,))]
+    x, weight, bias = map(Tensor, arrays)
+    same, around, after = Convolution(8, 3, 1, 1), Convolution(8, 3, 2, 1), Convolution(8, 3, 2, (0, 1))
+    full = same(x, weight, bias).asnumpy()
+    np.testing.assert_allclose(around(x, weight, bias).asnumpy(), full[:, :, ::2, ::2], atol=1e-5)
+    np.testing.assert_allclose(after(x, weight, bias).asnumpy(), full[:, :, 1::2, 1::2], atol=1e-5)
 
 
 def both(make, monkeypatch):
@@ -105,6 +115,17 @@ def test_native_upsampling_and_its_gradient_equal_the_stock_ones(shape, monkeypa
     assert_alike(native, stock, [x])
     np.testing.assert_array_equal(native(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
     np.testing.assert_array_equal(stock(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
+
+
+@needs_native
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 2, 2), (3, 5, 6, 10)])
+def test_native_halving_and_its_gradient_equal_the_stock_ones(shape, monkeypatch):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    native, stock = both(AverageDownsample, monkeypatch)
+    assert_alike(native, stock, [x])
+    batch, channels, height, width = shape
+    means = x.reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
+    np.testing.assert_allclose(native(Tensor(x)).asnumpy(), means, atol=1e-6)
 
 
 @needs_native

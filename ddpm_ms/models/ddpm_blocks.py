@@ -1,0 +1,117 @@
+"""The blocks of the DDPM network: residual blocks, self-attention, changes of size.
+
+All begin as DDPM's do: weights Glorot-uniform, biases 0, and 0 everything in the last convolution of a branch that is added
+to its input, so that a new network is its shortcuts.
+
+Group norm is MindSpore's operators with the gradient written out (`ddpm_ms.ops.normalization.UnitGroups`): it has no native
+form for CPUs yet. Convolutions, softmax and the changes of size have one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import XavierUniform
+
+from ddpm_ms.models.layers import Dropout, GroupNorm, conv
+from ddpm_ms.ops.attention import ScaledDotProductAttention
+from ddpm_ms.ops.convolution import Convolution, Padding
+from ddpm_ms.ops.upsampling import NearestUpsample
+
+GLOROT: dict[str, Any] = {"weight_init": "xavier_uniform", "bias_init": "zeros"}
+ZERO: dict[str, Any] = {"weight_init": "zeros", "bias_init": "zeros"}
+
+
+class ResidualBlock(nn.Cell):
+    """shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(t)))), with dropout before conv2 ("DDPM", appendix B).
+
+    With ``scale_shift`` W silu(t) is (s, b), and norm2(h) (1 + s) + b takes the place of norm2(h + W silu(t)) ("ADM",
+    arXiv:2105.05233, section 3.1). ``resize`` changes the size of x and of what conv1 sees.
+
+    Shapes: x (B, dim, H, W), t (B, time_dim) -> (B, dim_out, H', W').
+    """
+
+    recomputable = True
+
+    def __init__(self, dim: int, dim_out: int, time_dim: int, norm: Callable[..., GroupNorm], scale_shift: bool,
+                 dropout: Dropout | None, resize: nn.Cell | None = None) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = norm(dim, act=True), conv(dim, dim_out, 3, **GLOROT)
+        self.time_act, self.time_proj = nn.SiLU(), nn.Dense(time_dim, dim_out * (2 if scale_shift else 1), **GLOROT)
+        self.norm2, self.conv2 = norm(dim_out, act=True), conv(dim_out, dim_out, 3, **ZERO)
+        self.shortcut = conv(dim, dim_out, 1, **GLOROT) if dim != dim_out else nn.Identity()
+        self.scale_shift, self.dropout, self.resize = scale_shift, dropout, resize
+        self.split, self.reshape = ops.Split(1, 2), ops.Reshape()
+
+    def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
+        h = self.norm1(x)
+        if self.resize is not None:
+            h, x = self.resize(h), self.resize(x)
+        h, t = self.conv1(h), self.time_proj(self.time_act(time_emb))
+        if self.scale_shift:
+            scale, shift = self.split(t)
+            h = self.norm2(h, scale, shift)
+        else:
+            h = self.norm2(self._add(h, t))
+        if self.dropout is not None and self.training and dropout_key is not None:
+            h = self.dropout(h, dropout_key)
+        return self.shortcut(x) + self.conv2(h)
+
+    def _add(self, h: Tensor, t: Tensor) -> Tensor:
+        """Add t (B, dim) to every pixel, over rows for the reason that `ddpm_ms.models.layers.ChannelAffine` gives."""
+        batch, channels, height, width = h.shape
+        rows = self.reshape(h, (batch * channels, height * width)) + self.reshape(t, (batch * channels, 1))
+        return self.reshape(rows, h.shape)
+
+
+class SelfAttention(nn.Cell):
+    """x + to_out(softmax attention of every pixel of norm(x) to every pixel), with biases: (B, dim, H, W) -> the same.
+
+    Rows of ``to_qkv``: all queries, all keys, all values, and within each of them head after head.
+    """
+
+    recomputable = True
+
+    def __init__(self, dim: int, heads: int, norm: Callable[..., GroupNorm]) -> None:
+        super().__init__()
+        self.dim_head = dim // heads
+        self.norm = norm(dim)
+        # Three Glorot-uniform matrices in one: the number of outputs that each of them has is a third.
+        self.to_qkv = conv(dim, 3 * dim, 1, weight_init=XavierUniform(2**0.5), bias_init="zeros")
+        self.project = Convolution(dim, 1)
+        self.attend = ScaledDotProductAttention(heads, self.dim_head**-0.5)
+        self.to_out = conv(dim, dim, 1, **ZERO)
+        self.split, self.reshape, self.cast = ops.Split(0, 3), ops.Reshape(), ops.Cast()
+
+    def construct(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        weights = self.split(self.cast(self.to_qkv.weight, h.dtype))
+        biases = self.split(self.cast(self.to_qkv.bias, h.dtype))
+        heads = (-1, self.dim_head, h.shape[2] * h.shape[3])
+        q = self.reshape(self.project(h, weights[0], biases[0]), heads)
+        k = self.reshape(self.project(h, weights[1], biases[1]), heads)
+        v = self.reshape(self.project(h, weights[2], biases[2]), heads)
+        return x + self.to_out(self.reshape(self.attend(q, k, v), h.shape))
+
+
+class StridedConv(nn.Cell):
+    """Halve the size by a 3x3 convolution of stride 2. It is called as a `ResidualBlock` in its place would be."""
+
+    def __init__(self, dim: int, padding: Padding) -> None:
+        super().__init__()
+        self.conv = conv(dim, dim, 3, 2, pad=padding, **GLOROT)
+
+    def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
+        return self.conv(x)
+
+
+class UpsampledConv(nn.Cell):
+    """Double the size by nearest neighbour, then a 3x3 convolution. It is called as a `ResidualBlock` in its place would be."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.resize, self.conv = NearestUpsample(), conv(dim, dim, 3, **GLOROT)
+
+    def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
+        return self.conv(self.resize(x))
