@@ -20,6 +20,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                                   description="Train a recipe. The same command again resumes.")
     command.add_argument("--run-dir", metavar="DIR", help="where everything goes (default: runs/NAME_OF_CONFIG)")
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and its parameter count")
+    command.add_argument("--new-phase", action="store_true", help="let a run that resumes have another training.train_lr from "
+                         "here on, and record that")
     command.set_defaults(run=train)
 
 
@@ -48,7 +50,8 @@ def train(arguments: argparse.Namespace) -> None:
     for skipped in getattr(dataset, "skipped", ()):
         log.warning("skipped: %s", skipped)
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
-                      runtime=runtime, compile_cache=config.runtime.compile_cache, config=config.training)
+                      runtime=runtime, compile_cache=config.runtime.compile_cache, init=config.init,
+                      new_phase=arguments.new_phase, config=config.training)
     if runtime.rank == 0:
         log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
                  len(dataset), run_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, core_schema
@@ -51,7 +51,7 @@ def unknown_key(key: Any, section: type[Section] | None = None) -> None:
     from ddpm_ms.config.sections import SECTIONS  # which imports this module
 
     prefix = f"{section.section}." if section else ""
-    known: Mapping[str, Any] = section.model_fields if section else SECTIONS
+    known: Mapping[str, Any] = section.model_fields if section else {**SECTIONS, "init": None, "base": None}
     if section and isinstance(key, str) and key in section.renamed:
         said = f", allowed: {section.renamed[key]}"
     else:
@@ -72,8 +72,8 @@ def _meant(key: Any, sections: Iterable[type[Section]]) -> str:
     return f", did you mean {' or '.join(found)}?" if found else ""
 
 
-def _also(field: Any) -> Sequence[str]:
-    return (field.json_schema_extra or {}).get("also", ())
+def _also(field: Any) -> list[str]:
+    return list((field.json_schema_extra or {}).get("also", ()))
 
 
 def line_about(section: type[Section], values: Mapping[str, Any], error: ValidationError) -> str:

@@ -54,10 +54,7 @@ def load_recorded(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: as `load_config`, of every section but the network's.
     """
     tree = _read_tree(Path(path))
-    for name, values in tree.items():
-        if name not in SECTIONS:
-            unknown_key(name)
-        _check_mapping(name, values)
+    _check_sections(tree)
     others = older_runs.translated({name: tree.get(name, {}) for name in SECTIONS if name != "model"})
     recorded = {name: _plain(dict(_section(SECTIONS[name], values))) for name, values in others.items()}
     defaults = {name: _plain(dict(SECTIONS[name]())) for name in recorded}
@@ -73,14 +70,12 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
 def config_from_dict(tree: dict[str, Any]) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     _check_mapping("config", tree)
-    for name, values in tree.items():
-        if name not in SECTIONS:
-            unknown_key(name)
-        _check_mapping(name, values)
+    _check_sections(tree)
     # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
-    sections: dict[str, Any] = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    sections: dict[str, Any] = {
+        name: _section(kind, tree[name]) for name, kind in SECTIONS.items() if name in tree and name != "model"}
     values = tree.get("model", {})
-    return Config(model=_section(_network(values), values), **sections)
+    return Config(model=_section(_network(values), values), init=tree.get("init"), **sections)
 
 
 def config_of_run(tree: dict[str, Any]) -> Config:
@@ -105,13 +100,14 @@ def to_yaml(config: Config) -> str:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
-    return {name: _plain(dict(section)) for name, section in config}
+    init = {} if config.init is None else {"init": config.init}
+    return {**init, **{name: _plain(dict(getattr(config, name))) for name in SECTIONS}}
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
-    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
-    free: tuple[str, ...] = FREE_ON_RESUME
+def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str]:
+    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change, ``but`` for these."""
+    before, after = ({"init": config.init, **_flatten(to_dict(config))} for config in (old, new))
+    free: tuple[str, ...] = (*FREE_ON_RESUME, *but)
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
@@ -149,6 +145,18 @@ def _network(values: dict[str, Any]) -> type[NetworkConfig]:
                 raise InputError(f"model.{key} is {shown(value)}, which {name} does not take but {', '.join(owners)}, allowed: "
                                  f"{', '.join(kind.model_fields)}")
     return kind
+
+
+def _check_sections(tree: dict[Any, Any]) -> None:
+    """Every key is a section and a mapping, or init and a path."""
+    for name, values in tree.items():
+        if name == "init":
+            if not isinstance(values, (str, type(None))):
+                raise InputError(f"init is {shown(values)}, allowed: a run directory or one of its checkpoints")
+        elif name not in SECTIONS:
+            unknown_key(name)
+        else:
+            _check_mapping(name, values)
 
 
 def _check_mapping(name: Any, values: Any) -> None:

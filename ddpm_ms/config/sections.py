@@ -60,7 +60,7 @@ _S = TypeVar("_S", bound="Section")
 def setting(default: Any, help: str, also: str = "", **bounds: Any) -> Any:
     """A field: its default, what it does, its bounds ``ge`` and ``le``, and what else it is called ``also``, in other projects:
     who writes that is told the name here."""
-    return Field(default, description=help, json_schema_extra={"also": also.split()} if also else None, **bounds)
+    return Field(default, description=help, json_schema_extra={"also": [*also.split()]} if also else None, **bounds)
 
 
 class Section(BaseModel):
@@ -109,7 +109,8 @@ class RuntimeConfig(Section):
     mode: Literal["graph", "pynative"] = setting("graph", "pynative: operator by operator, slow, for debugging")
     cpu_math: Literal["fp32", "bf16"] = setting(
         "fp32", "bf16: native convolutions may round their inputs, on processors built for it")
-    compile_cache: bool = setting(False, "keep compiled graphs in the user's cache directory for the next start")
+    compile_cache: Optional[bool] = setting(
+        None, "keep compiled graphs in the user's cache directory for the next start; null: on one device, without own parts")
 
 
 DEFAULT_NETWORK: Final = "unet"
@@ -348,7 +349,7 @@ class DistillationConfig(Section):
 
 
 class Config(BaseModel):
-    """One recipe: a section of each kind."""
+    """One recipe: a section of each kind, and what it begins with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     runtime: RuntimeConfig = RuntimeConfig()
@@ -359,6 +360,9 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     distillation: DistillationConfig = DistillationConfig()
+    init: Optional[str] = setting(
+        None, "a run directory, or one of its checkpoints, whose averaged weights a new run begins with")
 
 
-SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()}
+SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()
+                                      if name != "init"}
