@@ -35,8 +35,6 @@ KEYS = """## Keys
 A recipe is a YAML file of sections. It states what differs from these defaults; `section.key=value` on the command line
 changes it further. In Python the same keys are keywords: those of `model` of the network's class, those of `diffusion` of
 `GaussianDiffusion`, those of `training` of `Trainer`, and those of `sampling` of `sample` and its relatives.
-
-Beside the sections stand `base`, BASE, and `init`, INIT.
 """
 COMMANDS = """## Commands
 
@@ -51,10 +49,15 @@ LARGEST = 2**53  # a larger bound is that of the computer
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEAD, KEYS.replace("BASE", BASE).replace("INIT", INIT), *keys(), COMMANDS, *commands(cli.parser())]).rstrip() + "\n"
+    return "\n".join([HEAD, KEYS, beside(), *keys(), COMMANDS, *commands(cli.parser())]).rstrip() + "\n"
 
 
 # Keys.
+
+
+def beside() -> str:
+    """What is no section."""
+    return textwrap.fill(f"Beside the sections stand `base`, {BASE}, and `init`, {INIT}.", 120) + "\n"
 
 
 def keys() -> Iterator[str]:

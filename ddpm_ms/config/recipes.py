@@ -73,7 +73,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
     _check_sections(tree)
     # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
     sections: dict[str, Any] = {
-        name: _section(kind, tree[name]) for name, kind in SECTIONS.items() if name in tree and name != "model"}
+        name: _section(SECTIONS[name], values) for name, values in tree.items() if name not in ("model", "init")}
     values = tree.get("model", {})
     return Config(model=_section(_network(values), values), init=tree.get("init"), **sections)
 
