@@ -67,16 +67,15 @@ def describe(costs: Costs, c: TrainingConfig) -> list[str]:
     """Lines for people: what a step and a run of these settings take, on one device."""
     per_step = c.train_batch_size * c.gradient_accumulate_every
     step = costs.trained_flops * per_step
-    run = f", {_flop(step * c.train_num_steps)} for {c.train_num_steps:,} steps" if c.train_num_epochs is None else ""
+    run = f", {_flop(step * c.train_num_steps)} in {c.train_num_steps:,} steps" if c.train_num_epochs is None else ""
     number = FLOAT32 if c.precision in (None, "fp32") and c.amp_level in (None, "O0") else FLOAT32 // 2
-    image, fixed = costs.activations * number, sum(costs.memory.values())
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in costs.memory.items())
-    less = ", less with training.recompute" if c.recompute else ""
+    image = costs.activations * number
+    parts = [f"{_bytes(size)} {name}" for name, size in costs.memory.items()]
+    parts.append(f"{c.train_batch_size:,} x {_bytes(image)} activations{' (less: training.recompute)' if c.recompute else ''}")
     return [f"parameters: {costs.trainable:,}",
-            f"arithmetic: {_flop(costs.flops)} per image forward, {_flop(costs.trained_flops)} per image trained; "
-            f"{_flop(step)} per step of {per_step:,} images{run}",
-            f"memory: about {_bytes(fixed + image * c.train_batch_size)}: {parts}; activations {_bytes(image)} per image, "
-            f"{c.train_batch_size:,} at once{less}"]
+            f"arithmetic: {_flop(costs.flops)} per image forward, {_flop(costs.trained_flops)} trained; {_flop(step)} per step "
+            f"({per_step:,} images){run}",
+            f"memory: about {_bytes(sum(costs.memory.values()) + image * c.train_batch_size)} = {' + '.join(parts)}"]
 
 
 class _Counter:
