@@ -49,10 +49,10 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """``", did you mean 'x'?"`` for the nearest allowed name, or an empty string when none is near."""
+def did_you_mean(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """``", did you mean 'x'?"`` for the nearest allowed name, behind ``prefix``, or an empty string when none is near."""
     near = difflib.get_close_matches(shown(name).strip("'"), [str(a) for a in allowed], n=1, cutoff=0.5)
-    return f", did you mean '{near[0]}'?" if near else ""
+    return f", did you mean '{prefix}{near[0]}'?" if near else ""
 
 
 def check_choice(what: str, value: str, allowed: Iterable[str]) -> str:

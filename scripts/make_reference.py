@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 import ddpm_ms.models  # noqa: F401 (the keys of a network are defined beside it)
 from ddpm_ms import cli
 from ddpm_ms.config import Config, SamplingConfig, Section
+from ddpm_ms.config.sections import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "configs" / "recipe.schema.json"
@@ -42,20 +43,26 @@ failed, 2 when the input is wrong, and 130 after an interruption with nothing to
 """
 TYPES = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text", type(None): "`null`"}
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+BASE, INIT = "another recipe, whose keys this one changes", str(Config.model_fields["init"].description)
 LARGEST = 2**53  # a larger bound is that of the computer
 
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEAD, KEYS, *keys(), COMMANDS, *commands(cli.parser())]).rstrip() + "\n"
+    return "\n".join([HEAD, KEYS, beside(), *keys(), COMMANDS, *commands(cli.parser())]).rstrip() + "\n"
 
 
 # Keys.
 
 
+def beside() -> str:
+    """What is no section."""
+    return textwrap.fill(f"Beside the sections stand `base`, {BASE}, and `init`, {INIT}.", 120) + "\n"
+
+
 def keys() -> Iterator[str]:
     """A heading and a table for every section, in the order of a recipe; what several classes of a section share comes once."""
-    for name in Config.model_fields:
+    for name in SECTIONS:
         base, *others = _classes_of(name)
         yield f"### {name}\n\n{_first_paragraph(base)}\n"
         yield _table({**base.model_fields, **({"name": _choice_among(others)} if others else {})})
@@ -152,8 +159,9 @@ def _bounds(metadata: Sequence[Any]) -> str:
 
 def schema() -> dict[str, Any]:
     """A JSON Schema of a whole recipe."""
-    properties: dict[str, Any] = {"base": {"type": "string", "description": "another recipe, whose keys this one changes"}}
-    for name in Config.model_fields:
+    properties: dict[str, Any] = {"base": {"type": "string", "description": BASE},
+                                  "init": {"type": ["string", "null"], "description": INIT}}
+    for name in SECTIONS:
         base, *others = _classes_of(name)
         kinds = [_object(kind) for kind in others or [base]]
         for kind in kinds[1:]:

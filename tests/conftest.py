@@ -8,10 +8,12 @@ os.environ.setdefault("GLOG_v", "3")
 
 from ddpm_ms import runtime
 from ddpm_ms.config import RuntimeConfig
+from ddpm_ms.runtime import graphs
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cpu_runtime():
+    graphs._cache_was_used = True  # what tests compile is compiled, and not left in the user's cache
     return runtime.setup(RuntimeConfig(device="CPU"))
 
 

@@ -233,7 +233,7 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -
         InputError: no checkpoint there, or it is damaged.
     """
     runtime.current()  # in a notebook nothing has been set up yet
-    checkpoint = _find_best(Path(path)) if best_one else _find(Path(path))
+    checkpoint = _find_best(Path(path)) if best_one else find(Path(path))
     config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
     try:
         model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
@@ -246,7 +246,8 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -
     return diffusion, checkpoint
 
 
-def _find(path: Path) -> Checkpoint:
+def find(path: Path) -> Checkpoint:
+    """A checkpoint, or the newest good one of a run; `InputError` if there is none, or all are damaged."""
     if not path.is_dir():
         raise InputError(f"checkpoint {path} does not exist, allowed: a run directory or one of its checkpoints")
     if not in_run(path):

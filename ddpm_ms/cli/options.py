@@ -34,11 +34,11 @@ def device_parent() -> argparse.ArgumentParser:
 
 def recipe_parent(flag: bool = True) -> argparse.ArgumentParser:
     """Options of every command that reads a recipe: behind --config, or without a ``flag`` as the first argument."""
-    recipe = argparse.ArgumentParser(add_help=False)
+    recipe, what = argparse.ArgumentParser(add_help=False), "a YAML file, or the name of one of `ddpm-ms recipes`"
     if flag:
-        recipe.add_argument("--config", required=True, metavar="FILE", help="recipe in YAML")
+        recipe.add_argument("--config", required=True, metavar="RECIPE", help=what)
     else:
-        recipe.add_argument("config", metavar="CONFIG", help="recipe in YAML")
+        recipe.add_argument("config", metavar="RECIPE", help=what)
     recipe.add_argument("overrides", nargs="*", metavar="section.key=value", help="change keys of the recipe")
     return recipe
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.cli.options import device_parent, recipe_parent, runtime_config, start
-from ddpm_ms.config import DistillationConfig, load_config, to_yaml
+from ddpm_ms.config import Config, DistillationConfig, load_config, to_yaml
 from ddpm_ms.errors import InputError
+
+if TYPE_CHECKING:  # it loads MindSpore
+    from mindspore import nn
 
 log = logging.getLogger("ddpm_ms")
 
@@ -19,7 +23,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("train", parents=[recipe_parent(), device_parent()], help="train a recipe, or resume it",
                                   description="Train a recipe. The same command again resumes.")
     command.add_argument("--run-dir", metavar="DIR", help="where everything goes (default: runs/NAME_OF_CONFIG)")
-    command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and its parameter count")
+    command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and what it costs, and train nothing")
+    command.add_argument("--new-phase", action="store_true", help="let a run that resumes have another training.train_lr from "
+                         "here on, and record that")
     command.set_defaults(run=train)
 
 
@@ -41,18 +47,29 @@ def train(arguments: argparse.Namespace) -> None:
     diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
     if arguments.dry_run:
         print(to_yaml(config), end="")
-        print(f"# parameters: {num_parameters(model):,}")
+        print("\n".join(f"# {line}" for line in _costs(config, model, runtime)))
         return
     run_dir = run_directory_of(arguments)
     dataset = create_dataset(config.data)
     for skipped in getattr(dataset, "skipped", ()):
         log.warning("skipped: %s", skipped)
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
-                      runtime=runtime, compile_cache=config.runtime.compile_cache, config=config.training)
+                      runtime=runtime, compile_cache=config.runtime.compile_cache, init=config.init,
+                      new_phase=arguments.new_phase, config=config.training)
     if runtime.rank == 0:
         log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
                  len(dataset), run_dir)
     trainer.train()
+
+
+def _costs(config: Config, model: nn.Cell, runtime: rt.Runtime) -> list[str]:
+    """What the recipe costs; on a CPU alone, where it can be tried before a card is rented."""
+    from ddpm_ms import costs
+    from ddpm_ms.models import num_parameters
+
+    if runtime.device != "CPU":
+        return [f"parameters: {num_parameters(model):,}", "arithmetic and memory: --dry-run --device CPU counts them"]
+    return costs.describe(costs.count(model, config.data.channels, config.data.size), config.training)
 
 
 def run_directory_of(arguments: argparse.Namespace) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, core_schema
@@ -42,17 +42,38 @@ def check_keys(section: type[Section], values: Mapping[Any, Any]) -> None:
     """Raise `InputError` for the first key that ``section`` does not have."""
     for key in values:
         if key not in section.model_fields:
-            unknown_key(f"{section.section}.", key, section.model_fields, section.renamed)
+            unknown_key(key, section)
 
 
-def unknown_key(prefix: str, key: Any, known: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> None:
-    """Raise the `InputError` about a key that is not among ``known``; ``renamed``: keys that were, and what says the same."""
-    name = f"{prefix}{key}" if isinstance(key, str) else f"{prefix}{shown(key)}"
-    if isinstance(key, str) and renamed and key in renamed:
-        nearest = f", allowed: {renamed[key]}"
+def unknown_key(key: Any, section: type[Section] | None = None) -> None:
+    """Raise the `InputError` about a key that the ``section`` does not have; without one, about what is no section. It says the
+    new name of an old key, the name here of what other projects call so, or the nearest."""
+    from ddpm_ms.config.sections import SECTIONS  # which imports this module
+
+    prefix = f"{section.section}." if section else ""
+    known: Mapping[str, Any] = section.model_fields if section else {**SECTIONS, "init": None, "base": None}
+    if section and isinstance(key, str) and key in section.renamed:
+        said = f", allowed: {section.renamed[key]}"
     else:
-        nearest = did_you_mean(key, known) or f", allowed: {', '.join(known)}"
-    raise InputError(f"unknown key '{name}'{nearest}")
+        said = (_meant(key, [section] if section else []) or _meant(key, SECTIONS.values())
+                or did_you_mean(key, known, prefix) or f", allowed: {', '.join(known)}")
+    raise InputError(f"unknown key '{prefix}{key if isinstance(key, str) else shown(key)}'{said}")
+
+
+def _meant(key: Any, sections: Iterable[type[Section]]) -> str:
+    """``", did you mean 'training.train_lr'?"`` for a key that one of the ``sections`` has, or that a field of it is ``also``
+    called, whatever the hyphens and capitals; else nothing."""
+    def squeezed(name: Any) -> str:
+        return str(name).replace("_", "").replace("-", "").lower()
+
+    found = [f"'{section.section}.{name}'" for section in sections if section.section != "distillation"
+             for name, field in section.model_fields.items()
+             if isinstance(key, str) and squeezed(key) in map(squeezed, (name, *_also(field)))]
+    return f", did you mean {' or '.join(found)}?" if found else ""
+
+
+def _also(field: Any) -> list[str]:
+    return list((field.json_schema_extra or {}).get("also", ()))
 
 
 def line_about(section: type[Section], values: Mapping[str, Any], error: ValidationError) -> str:

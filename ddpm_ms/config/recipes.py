@@ -11,6 +11,7 @@ import yaml
 from ddpm_ms.config import older_runs
 from ddpm_ms.config.messages import check_keys, unknown_key
 from ddpm_ms.config.sections import DEFAULT_NETWORK, SECTIONS, Config, NetworkConfig, Section, network_section
+from ddpm_ms.config.shipped import located, nearest
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.parts import NETWORKS
 
@@ -30,18 +31,19 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a recipe.
 
     Args:
-        path: YAML file; its ``base:`` key names a file (relative to itself) whose keys it overrides.
+        path: YAML file, or the name of a recipe that comes with the package (a file of that name comes first). Its ``base:``
+            key names a file (relative to itself), or such a recipe, whose keys it overrides.
         overrides: ``section.key=value`` strings; the value is YAML, so ``null``, ``[1, 2]`` and ``1e-4`` work.
 
     Raises:
         InputError: the file is missing or no mapping, a key is unknown or there twice, or a value has the wrong type or range.
     """
-    return _overridden(_read_tree(Path(path), seen=()), overrides)
+    return _overridden(_read_tree(located(Path(path), str(path))), overrides)
 
 
 def load_run_config(path: str | Path) -> Config:
     """Read the config.yaml of a run directory, today's or an older one's; the same errors as `load_config`."""
-    return config_of_run(_read_tree(Path(path), seen=()))
+    return config_of_run(_read_tree(Path(path)))
 
 
 def load_recorded(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -51,11 +53,8 @@ def load_recorded(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: as `load_config`, of every section but the network's.
     """
-    tree = _read_tree(Path(path), seen=())
-    for name, values in tree.items():
-        if name not in SECTIONS:
-            unknown_key("", name, SECTIONS)
-        _check_mapping(name, values)
+    tree = _read_tree(Path(path))
+    _check_sections(tree)
     others = older_runs.translated({name: tree.get(name, {}) for name in SECTIONS if name != "model"})
     recorded = {name: _plain(dict(_section(SECTIONS[name], values))) for name, values in others.items()}
     defaults = {name: _plain(dict(SECTIONS[name]())) for name in recorded}
@@ -71,14 +70,12 @@ def override_config(config: Config, overrides: Iterable[str]) -> Config:
 def config_from_dict(tree: dict[str, Any]) -> Config:
     """`Config` from nested dictionaries; the same errors as `load_config`."""
     _check_mapping("config", tree)
-    for name, values in tree.items():
-        if name not in SECTIONS:
-            unknown_key("", name, SECTIONS)
-        _check_mapping(name, values)
+    _check_sections(tree)
     # The network comes last: with its section it imports MindSpore, and what is wrong elsewhere is said at once.
-    sections: dict[str, Any] = {name: _section(SECTIONS[name], values) for name, values in tree.items() if name != "model"}
+    sections: dict[str, Any] = {
+        name: _section(SECTIONS[name], values) for name, values in tree.items() if name not in ("model", "init")}
     values = tree.get("model", {})
-    return Config(model=_section(_network(values), values), **sections)
+    return Config(model=_section(_network(values), values), init=tree.get("init"), **sections)
 
 
 def config_of_run(tree: dict[str, Any]) -> Config:
@@ -103,13 +100,14 @@ def to_yaml(config: Config) -> str:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain dictionaries, tuples as lists: what YAML and JSON can hold."""
-    return {name: _plain(dict(section)) for name, section in config}
+    init = {} if config.init is None else {"init": config.init}
+    return {**init, **{name: _plain(dict(getattr(config, name))) for name in SECTIONS}}
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
-    before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
-    free: tuple[str, ...] = FREE_ON_RESUME
+def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str]:
+    """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change, ``but`` for these."""
+    before, after = ({"init": config.init, **_flatten(to_dict(config))} for config in (old, new))
+    free: tuple[str, ...] = (*FREE_ON_RESUME, *but)
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
@@ -149,16 +147,29 @@ def _network(values: dict[str, Any]) -> type[NetworkConfig]:
     return kind
 
 
+def _check_sections(tree: dict[Any, Any]) -> None:
+    """Every key is a section and a mapping, or init and a path."""
+    for name, values in tree.items():
+        if name == "init":
+            if not isinstance(values, (str, type(None))):
+                raise InputError(f"init is {shown(values)}, allowed: a run directory or one of its checkpoints")
+        elif name not in SECTIONS:
+            unknown_key(name)
+        else:
+            _check_mapping(name, values)
+
+
 def _check_mapping(name: Any, values: Any) -> None:
     if not isinstance(values, dict):
         raise InputError(f"{name} is {shown(values)}, allowed: a mapping of keys")
 
 
-def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The file's mapping merged over its base's."""
-    real, data = _read_file(path)
+def _read_tree(path: Path, said: str = "", seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's mapping merged over its base's. ``said``: which file named it and how, where it is a base; ``seen``: the files
+    above it."""
+    real, data = _read_file(path, said)
     if real in seen:
-        raise InputError(f"config {path}: 'base' leads back to itself")
+        raise InputError(f"{said}, which leads back to itself")
     tree = _load_yaml(data, f"config {path}")
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
@@ -166,23 +177,26 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is None:
         return tree
+    said = f"config {path}: base is {shown(base)}"
     if not isinstance(base, str):
-        raise InputError(f"config {path}: base is {shown(base)}, allowed: the name of a YAML file")
-    return _merge(_read_tree(path.parent / base, (*seen, real)), tree)
+        raise InputError(f"{said}, allowed: the name of a YAML file")
+    return _merge(_read_tree(located(path.parent / base, base), said, (*seen, real)), tree)
 
 
-def _read_file(path: Path) -> tuple[Path, bytes]:
+def _read_file(path: Path, said: str) -> tuple[Path, bytes]:
     """Where the file really is, and what it holds."""
+    what = f"{said}: {path}" if said else f"config {path}"
     try:
         real = path.resolve()
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise InputError(f"config {path}: {error.strerror or error}") from None
+        hint = nearest(path) if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"{what}: {error.strerror or error}{hint}") from None
     except (ValueError, RuntimeError) as error:  # a null character in its name, links that lead in a circle
-        raise InputError(f"config {path}: {error}") from None
+        raise InputError(f"{what}: {error}") from None
     if len(data) > LARGEST_FILE:
-        raise InputError(f"config {path} is too large, allowed: at most {LARGEST_FILE} bytes")
+        raise InputError(f"{what} is too large, allowed: at most {LARGEST_FILE} bytes")
     return real, data
 
 

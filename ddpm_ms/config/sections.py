@@ -57,9 +57,10 @@ Variance = Literal["fixed_small", "fixed_large", "learned"]
 _S = TypeVar("_S", bound="Section")
 
 
-def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field: its default, what it does, and its bounds ``ge`` and ``le``."""
-    return Field(default, description=help, **bounds)
+def setting(default: Any, help: str, also: str = "", **bounds: Any) -> Any:
+    """A field: its default, what it does, its bounds ``ge`` and ``le``, and what else it is called ``also``, in other projects:
+    who writes that is told the name here."""
+    return Field(default, description=help, json_schema_extra={"also": [*also.split()]} if also else None, **bounds)
 
 
 class Section(BaseModel):
@@ -104,11 +105,12 @@ class RuntimeConfig(Section):
     """Where and how to run."""
 
     section = "runtime"
-    device: Device = setting("auto", "auto tries Ascend, GPU and CPU in this order")
+    device: Device = setting("auto", "auto tries Ascend, GPU and CPU in this order", also="device_target accelerator")
     mode: Literal["graph", "pynative"] = setting("graph", "pynative: operator by operator, slow, for debugging")
     cpu_math: Literal["fp32", "bf16"] = setting(
         "fp32", "bf16: native convolutions may round their inputs, on processors built for it")
-    compile_cache: bool = setting(False, "keep compiled graphs in the user's cache directory for the next start")
+    compile_cache: Optional[bool] = setting(
+        None, "keep compiled graphs in the user's cache directory for the next start; null: on one device, without own parts")
 
 
 DEFAULT_NETWORK: Final = "unet"
@@ -120,13 +122,19 @@ class NetworkConfig(Section):
 
     section = "model"
     name: str
-    dim: Whole = setting(64, "width of the first level", ge=4)
+    dim: Whole = setting(
+        64, "width of the first level",
+        also="model_channels base_channels num_channels ch base_dim width hidden_size n_feat", ge=4)
     dim_mults: Counts = setting(
-        (1, 2, 4, 8), "width of each level in multiples of dim; every level but the last halves the size")
-    self_condition: bool = setting(False, "take the network's own estimate of x0 as a further input (arXiv:2208.04202)")
+        (1, 2, 4, 8), "width of each level in multiples of dim; every level but the last halves the size",
+        also="channel_mult ch_mult channel_mults block_out_channels dim_mult")
+    self_condition: bool = setting(
+        False, "take the network's own estimate of x0 as a further input (arXiv:2208.04202)", also="self_cond self_conditioning")
     learned_variance: bool = setting(
-        False, "twice the output channels; the second half spans the variance (arXiv:2102.09672)")
-    num_classes: Optional[Whole] = setting(None, "condition on a class label; null: on none", ge=1)
+        False, "twice the output channels; the second half spans the variance (arXiv:2102.09672)",
+        also="learn_sigma learn_variance")
+    num_classes: Optional[Whole] = setting(
+        None, "condition on a class label; null: on none", also="classes n_classes num_class_embeds class_cond num_labels", ge=1)
 
 
 class CustomConfig(NetworkConfig):
@@ -155,17 +163,23 @@ class DiffusionConfig(Section):
     """The process and its loss; see `ddpm_ms.GaussianDiffusion`."""
 
     section = "diffusion"
-    renamed = {"min_snr_loss_weight": "loss_weight: min_snr"}
-    timesteps: Whole = setting(1000, "T, length of the process", ge=1, le=1_000_000)
+    renamed = {"min_snr_loss_weight": "loss_weight: min_snr", "beta_schedule=squaredcos_cap_v2": "cosine, which is the same",
+               "beta_schedule=quad": "quadratic, which is the same"}
+    timesteps: Whole = setting(
+        1000, "T, length of the process",
+        also="num_timesteps num_train_timesteps diffusion_steps T steps n_timesteps noise_steps", ge=1, le=1_000_000)
     objective: Literal["pred_noise", "pred_x0", "pred_v"] = setting(
-        "pred_v", "what the network predicts (v: arXiv:2202.00512, appendix D)")
+        "pred_v", "what the network predicts (v: arXiv:2202.00512, appendix D)",
+        also="prediction_type parameterization predict target mean_type")
     beta_schedule: Annotated[str, OneOf(SCHEDULES)] = setting(
-        "cosine", "how noise grows with the step")
-    betas: Optional[Shares] = setting(None, "a schedule of your own instead: as many numbers between 0 and 1 as timesteps")
+        "cosine", "how noise grows with the step", also="schedule noise_schedule beta_schedule_type schedule_name scheduler")
+    betas: Optional[Shares] = setting(
+        None, "a schedule of your own instead: as many numbers between 0 and 1 as timesteps", also="trained_betas")
     rescale_betas_zero_snr: bool = setting(
-        False, "leave no signal at the last step (arXiv:2305.08891); not with pred_noise")
+        False, "leave no signal at the last step (arXiv:2305.08891); not with pred_noise",
+        also="zero_terminal_snr rescale_zero_terminal_snr")
     loss_type: Literal["l1", "l2", "huber"] = setting(
-        "l2", "distance of the network's output from its target; huber: with delta 1")
+        "l2", "distance of the network's output from its target; huber: with delta 1", also="loss criterion loss_fn")
     loss_weight: Annotated[str, OneOf(LOSS_WEIGHTS)] = setting(
         "snr", "weight of the loss as a function of the noise level; snr: the error of the noise, whatever is predicted")
     p2_loss_weight_gamma: Optional[Number] = setting(None, "strength of p2 (arXiv:2204.00227); null: 1", ge=0.0)
@@ -182,11 +196,15 @@ class DataConfig(Section):
 
     section = "data"
     name: Annotated[str, OneOf(DATASETS)] = setting("image_folder", "which data set; array: one given in Python")
-    root: Optional[str] = setting(None, "the folder or the file")
-    image_size: Union[Count, Size] = setting(128, "pixels, or [height, width]")
-    channels: Channels = setting(3, "grey, RGB or RGBA")
+    root: Optional[str] = setting(
+        None, "the folder or the file", also="path dir data_dir data_path data_root folder dataset_path train_data_dir")
+    image_size: Union[Count, Size] = setting(
+        128, "pixels, or [height, width]", also="size resolution img_size image_resolution sample_size")
+    channels: Channels = setting(
+        3, "grey, RGB or RGBA", also="in_channels out_channels num_channels image_channels input_channels in_ch")
     on_error: Literal["refuse", "skip"] = setting("refuse", "what to do with an image that cannot be read")
-    workers: Whole = setting(2, "threads that decode images", ge=1)
+    workers: Whole = setting(
+        2, "threads that decode images", also="num_workers dataloader_num_workers num_parallel_workers", ge=1)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -214,36 +232,60 @@ class TrainingConfig(Section):
         "save_best_and_latest_only": "keep_last, and validation_images, which says what is best and keeps it",
         **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"), "`ddpm-ms evaluate`, after training"),
     }
-    train_batch_size: Whole = setting(16, "images per micro-batch, shared among the devices", ge=1)
-    gradient_accumulate_every: Whole = setting(1, "micro-batches per optimizer step", ge=1)
-    train_num_steps: Whole = setting(100_000, "how long to train", ge=0)
+    train_batch_size: Whole = setting(
+        16, "images per micro-batch, shared among the devices", also="batch_size batch bs global_batch_size", ge=1)
+    gradient_accumulate_every: Whole = setting(
+        1, "micro-batches per optimizer step",
+        also="gradient_accumulation_steps grad_accum accumulate_grad_batches accumulation_steps", ge=1)
+    train_num_steps: Whole = setting(
+        100_000, "how long to train",
+        also="steps max_steps num_steps iterations num_iterations max_iterations iters train_steps max_train_steps", ge=0)
     train_num_epochs: Optional[Whole] = setting(
-        None, "how long to train, instead: steps that take every image so many times", ge=1)
-    train_lr: Number = setting(1e-4, "learning rate", ge=0.0)
-    lr_schedule: Literal["constant", "cosine"] = setting("constant", "cosine: to 0 at the end")
-    lr_warmup_steps: Whole = setting(0, "linear rise of the learning rate at the start", ge=0)
-    weight_decay: Number = setting(0.0, "decoupled (AdamW, arXiv:1711.05101); 0: Adam", ge=0.0)
-    augment_horizontal_flip: bool = setting(False, "mirror each image with probability 1/2")
-    timestep_sampling: Annotated[str, OneOf(TIMESTEP_SAMPLERS)] = setting("uniform", "how t is drawn; docs/sampling.md explains")
-    label_dropout: Share = setting(0.1, "with num_classes: how often a label is hidden, so that guidance works")
-    adam_betas: Betas = setting((0.9, 0.99), "decay of Adam's two moments")
-    max_grad_norm: Number = setting(1.0, "clip the gradient's global norm; 0: no clipping", ge=0.0)
+        None, "how long to train, instead: steps that take every image so many times",
+        also="epochs num_epochs max_epochs n_epochs epoch_size", ge=1)
+    train_lr: Number = setting(1e-4, "learning rate", also="lr learning_rate base_lr base_learning_rate", ge=0.0)
+    lr_schedule: Literal["constant", "cosine"] = setting(
+        "constant", "cosine: to 0 at the end", also="lr_scheduler lr_decay learning_rate_schedule")
+    lr_warmup_steps: Whole = setting(
+        0, "linear rise of the learning rate at the start", also="warmup warmup_steps num_warmup_steps warmup_iters", ge=0)
+    weight_decay: Number = setting(0.0, "decoupled (AdamW, arXiv:1711.05101); 0: Adam", also="wd adam_weight_decay", ge=0.0)
+    augment_horizontal_flip: bool = setting(
+        False, "mirror each image with probability 1/2", also="flip random_flip horizontal_flip hflip xflip")
+    timestep_sampling: Annotated[str, OneOf(TIMESTEP_SAMPLERS)] = setting(
+        "uniform", "how t is drawn; docs/sampling.md explains", also="schedule_sampler timestep_sampler t_sampling")
+    label_dropout: Share = setting(
+        0.1, "with num_classes: how often a label is hidden, so that guidance works",
+        also="cond_drop_prob class_dropout_prob class_dropout p_uncond")
+    adam_betas: Betas = setting((0.9, 0.99), "decay of Adam's two moments", also="betas adam_beta1 adam_beta2 beta1 beta2")
+    max_grad_norm: Number = setting(
+        1.0, "clip the gradient's global norm; 0: no clipping",
+        also="grad_clip clip_grad gradient_clip_val clip_grad_norm gradient_clipping", ge=0.0)
     ema_sigma_rel: Number = setting(
         0.1, "width of the average of the weights, as a share of the run so far (arXiv:2312.02696)", ge=0.01, le=0.28)
-    ema_decay: Optional[Share] = setting(None, "an exponential average with this decay instead, as in most papers")
+    ema_decay: Optional[Share] = setting(
+        None, "an exponential average with this decay instead, as in most papers", also="ema ema_rate ema_beta ema_max_decay")
     ema_update_every: Optional[Whole] = setting(
         None, "steps between updates of the average; null: 1, with ema_decay 10", ge=1)
-    precision: Optional[Literal["fp32", "fp16", "bf16"]] = setting(None, "null: fp32, or fp16 where amp_level says so")
+    precision: Optional[Literal["fp32", "fp16", "bf16"]] = setting(
+        None, "null: fp32, or fp16 where amp_level says so", also="fp16 bf16 use_fp16 mixed_precision dtype")
     amp_level: Optional[Literal["O0", "O1", "O2"]] = setting(None, "null: O0 for fp32, else O2")
-    recompute: bool = setting(False, "compute activations again in the backward pass: slower, for less memory")
+    recompute: bool = setting(
+        False, "compute activations again in the backward pass: slower, for less memory",
+        also="gradient_checkpointing use_checkpoint checkpointing")
     max_skipped_steps: Whole = setting(50, "gradients in a row that are not finite, before the run stops", ge=1)
-    save_and_sample_every: Union[Count, Literal["epoch"]] = setting(1000, "steps between checkpoints and sample grids")
-    keep_last: Whole = setting(3, "checkpoints that stay, the best one besides", ge=1)
-    validation_images: Whole = setting(0, "held out of training; the loss on them says which checkpoint is best", ge=0)
+    save_and_sample_every: Union[Count, Literal["epoch"]] = setting(
+        1000, "steps between checkpoints and sample grids",
+        also="save_every save_interval save_steps checkpoint_every checkpointing_steps sample_every")
+    keep_last: Whole = setting(
+        3, "checkpoints that stay, the best one besides",
+        also="keep_checkpoint_max max_checkpoints checkpoints_total_limit save_total_limit", ge=1)
+    validation_images: Whole = setting(
+        0, "held out of training; the loss on them says which checkpoint is best",
+        also="val_images validation_size val_size", ge=0)
     num_samples: Whole = setting(25, "images in a sample grid; 0: no grid", ge=0)
-    log_every: Whole = setting(50, "steps between log lines", ge=1)
+    log_every: Whole = setting(50, "steps between log lines", also="log_interval logging_steps log_steps print_every", ge=1)
     tensorboard: bool = setting(False, "also write event files, to tensorboard/ in the run directory")
-    seed: Whole = setting(0, "of everything random", ge=0)
+    seed: Whole = setting(0, "of everything random", also="random_seed", ge=0)
 
 
 class SamplingConfig(Section):
@@ -252,16 +294,22 @@ class SamplingConfig(Section):
     section = "sampling"
     renamed = {"sampler=euler": "ddim with eta 0, which is the same"}
     of_samplers: ClassVar[Tuple[str, ...]] = ("eta", "variance")  # what some samplers take and others do not
-    sampler: Annotated[str, OneOf(SAMPLERS)] = setting("ddim", "the method; docs/sampling.md compares them")
-    steps: Optional[Whole] = setting(50, "transitions, 1 to T; null: all T", ge=1)
-    eta: Optional[Share] = setting(None, "noise of ddim: 0 is deterministic, 1 is DDPM; null: the sampler's own default")
+    sampler: Annotated[str, OneOf(SAMPLERS)] = setting("ddim", "the method; docs/sampling.md compares them", also="method solver")
+    steps: Optional[Whole] = setting(
+        50, "transitions, 1 to T; null: all T",
+        also="sampling_timesteps num_inference_steps num_sampling_steps sample_steps timestep_respacing ddim_steps", ge=1)
+    eta: Optional[Share] = setting(
+        None, "noise of ddim: 0 is deterministic, 1 is DDPM; null: the sampler's own default", also="ddim_eta ddim_sampling_eta")
     spacing: Annotated[str, OneOf(SPACINGS)] = setting("linspace", "which steps are visited")
     variance: Optional[Variance] = setting(None, "of ddpm; null: the process's own")
-    clip_x_start: bool = setting(True, "keep every estimate of the image in its range")
+    clip_x_start: bool = setting(True, "keep every estimate of the image in its range", also="clip_denoised clip_sample")
     dynamic_threshold: Optional[Number] = setting(
-        None, "clip at this quantile of the estimate's size, and scale", ge=0.5, le=1.0)
+        None, "clip at this quantile of the estimate's size, and scale",
+        also="thresholding dynamic_thresholding_ratio", ge=0.5, le=1.0)
     rederive_pred_noise: bool = setting(True, "after clipping, the noise follows from the clipped image")
-    guidance_scale: Number = setting(1.0, "classifier-free guidance; 1: none, 0: unconditional", ge=0.0)
+    guidance_scale: Number = setting(
+        1.0, "classifier-free guidance; 1: none, 0: unconditional",
+        also="cfg cfg_scale guidance cond_scale w guidance_strength", ge=0.0)
     guidance_rescale: Share = setting(0.0, "share of the contrast that guidance is to leave as it was")
     guidance_interval: Annotated[Tuple[Share, Share], BeforeValidator(_tuple)] = setting(
         (0.0, 1.0), "guide only in this part of the process, 0 clean, 1 noise")
@@ -301,7 +349,7 @@ class DistillationConfig(Section):
 
 
 class Config(BaseModel):
-    """One recipe: a section of each kind."""
+    """One recipe: a section of each kind, and what it begins with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     runtime: RuntimeConfig = RuntimeConfig()
@@ -312,6 +360,9 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     distillation: DistillationConfig = DistillationConfig()
+    init: Optional[str] = setting(
+        None, "a run directory, or one of its checkpoints, whose averaged weights a new run begins with")
 
 
-SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()}
+SECTIONS: Dict[str, Type[Section]] = {name: cast(Type[Section], field.annotation) for name, field in Config.model_fields.items()
+                                      if name != "init"}

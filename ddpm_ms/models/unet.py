@@ -38,11 +38,16 @@ class UnetConfig(NetworkConfig):
         "sinusoidal", "of the step: by sines, or by Fourier features whose frequencies are learned or stay random")
     fourier_dim: Whole = setting(16, "how many Fourier features, an even number", ge=2)
     sinusoidal_pos_emb_theta: Number = setting(10000.0, "largest period of the sinusoidal embedding", ge=1.0)
-    dropout: Number = setting(0.0, "in the first half of each residual block", ge=0.0, le=0.99)
-    attn_dim_head: Union[Count, Counts] = setting(32, "width of a head of attention; one for all levels or one each")
-    attn_heads: Union[Count, Counts] = setting(4, "heads of attention; one for all levels or one each")
+    dropout: Number = setting(
+        0.0, "in the first half of each residual block", also="dropout_prob drop_rate dropout_rate", ge=0.0, le=0.99)
+    attn_dim_head: Union[Count, Counts] = setting(
+        32, "width of a head of attention; one for all levels or one each",
+        also="head_dim num_head_channels attention_head_dim dim_head")
+    attn_heads: Union[Count, Counts] = setting(
+        4, "heads of attention; one for all levels or one each", also="num_heads heads n_heads num_attention_heads")
     full_attn: Optional[Union[bool, Flags]] = setting(
-        None, "softmax attention instead of linear attention, per level; null: at the last level")
+        None, "softmax attention instead of linear attention, per level; null: at the last level",
+        also="attention_resolutions attn_resolutions attention attn")
     block: Literal["rms", "group"] = setting(
         "rms", "rms: denoising-diffusion-pytorch 2; group: its first version, with group norm and standardised weights")
 

@@ -1,12 +1,47 @@
-"""Where this user's caches live."""
+"""Where this user's caches live, what is in them, and how they are emptied."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_path
+
+GRAPHS, NATIVE = "graphs", "native"  # compiled graphs, a directory each; libraries of CPU operators, a file each
+KINDS = (GRAPHS, NATIVE)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the cache holds of one kind."""
+
+    kind: str
+    entries: int
+    size: int  # bytes
 
 
 def cache_dir() -> Path:
     """``$XDG_CACHE_HOME/ddpm_ms``, or ``~/.cache/ddpm_ms``; it need not be there yet."""
     return user_cache_path("ddpm_ms", appauthor=False)
+
+
+def held() -> list[Held]:
+    """What the caches hold, kind by kind."""
+    found = []
+    for kind in KINDS:
+        entries = list(cache_dir().joinpath(kind).glob("*"))
+        files = [path for entry in entries for path in (entry, *entry.rglob("*"))]
+        found.append(Held(kind, len(entries), sum(path.lstat().st_size for path in files if path.is_file())))
+    return found
+
+
+def clear() -> None:
+    """Delete what the caches hold. Whoever is running goes on: graphs are taken as a copy, and a library that is open stays so.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for kind in KINDS:
+        if cache_dir().joinpath(kind).is_dir():
+            shutil.rmtree(cache_dir() / kind)

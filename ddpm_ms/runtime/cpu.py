@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
-from ddpm_ms.runtime.caches import cache_dir
+from ddpm_ms.runtime.caches import NATIVE, cache_dir
 
 log = logging.getLogger("ddpm_ms")
 
@@ -75,7 +75,7 @@ def onednn() -> Path | None:
 @functools.cache
 def _build_native() -> str | None:
     try:
-        library = str(build.build(onednn(), cache_dir() / "native"))
+        library = str(build.build(onednn(), cache_dir() / NATIVE))
         # What the user set, or the cores that this process may use.
         threads = os.environ.get("OMP_NUM_THREADS", "")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

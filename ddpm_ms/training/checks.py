@@ -10,7 +10,7 @@ from ddpm_ms.config import Config, TrainingConfig
 from ddpm_ms.data import describe
 from ddpm_ms.errors import InputError
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
-from ddpm_ms.parts import LOSS_WEIGHTS, NETWORKS
+from ddpm_ms.training.compilation import foreign_parts
 from ddpm_ms.training.event_files import check_installed
 
 
@@ -35,9 +35,8 @@ def check_run(config: Config, diffusion: GaussianDiffusion, dataset: Any, world:
         raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
     if c.tensorboard:
         check_installed()
-    for what, parts, name in (("network", NETWORKS, config.model.name),
-                              ("loss weight", LOSS_WEIGHTS, config.diffusion.loss_weight)):
-        if config.runtime.compile_cache and not parts.is_own(name):
+    if config.runtime.compile_cache:
+        for what in foreign_parts(config, diffusion):
             raise InputError(f"compile_cache is True with a {what} of your own, allowed: False (its source is not part of the "
                              "cache's key, so an edit would not be seen)")
     if c.num_samples:

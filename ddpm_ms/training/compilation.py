@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Callable
+from typing import Any, Callable
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, to_dict
+from ddpm_ms.gaussian_diffusion import GaussianDiffusion
+from ddpm_ms.parts import LOSS_WEIGHTS, NETWORKS
 from ddpm_ms.training.train_step import TrainStep
 
 log = logging.getLogger("ddpm_ms")
+
+# What the loop around the graphs heeds, and no graph: with other values of these the same graphs are taken. What is not named
+# here is part of the cache's key, whether a graph depends on it or not.
+AROUND_GRAPHS = {"training": ("train_num_steps", "train_num_epochs", "save_and_sample_every", "keep_last", "num_samples",
+                              "log_every", "tensorboard", "max_skipped_steps"),
+                 "data": ("root", "workers", "on_error"), "runtime": ("compile_cache",)}
 
 
 class Compilation:
     """Compiles in a fixed order: the compile cache counts, and a stall in mid-training would be worse.
 
     Args:
-        config: of the run; the key of the compile cache, if it asks for one.
-        self_condition: whether there is a graph for each side of the coin.
+        config: of the run; the key of the compile cache, where one is used.
+        diffusion: the process.
         train_step: what is compiled.
+        world: number of ranks.
     """
 
-    def __init__(self, config: Config, self_condition: bool, train_step: TrainStep) -> None:
-        self._config, self._self_condition, self._train_step = config, self_condition, train_step
+    def __init__(self, config: Config, diffusion: GaussianDiffusion, train_step: TrainStep, world: int) -> None:
+        self._config, self._self_condition, self._train_step = config, diffusion.self_condition, train_step
+        wanted = config.runtime.compile_cache
+        self._keeps = world == 1 and not foreign_parts(config, diffusion) if wanted is None else wanted
         self._cache: rt.CompileCache | None = None
         self._began = 0.0
         self.seconds: float | None = None  # of the first step of this process, once it is done
@@ -31,9 +42,10 @@ class Compilation:
     def begin(self, gradient: Callable[[bool], object]) -> None:
         """Before the first step; ``gradient(coin)`` computes one of a micro-batch."""
         self._began, self._cache = time.perf_counter(), None
-        if self._config.runtime.compile_cache and rt.is_compiling():
-            self._cache = rt.CompileCache(to_dict(self._config))
-        log.info("compiling (once per start)")
+        if self._keeps and rt.is_compiling():
+            self._cache = rt.CompileCache(_in_graphs(self._config))
+        log.info({"found": "taking compiled graphs from the cache", "new": "compiling (kept for the next start)"}.get(
+            self._cache.state if self._cache else "", "compiling (once per start)"))
         if self._self_condition:
             for coin in (False, True):
                 gradient(coin)
@@ -45,3 +57,17 @@ class Compilation:
             self._cache.seal()
         self.seconds = time.perf_counter() - self._began
         log.info("compiled, first step after %.1f s", self.seconds)
+
+
+def foreign_parts(config: Config, diffusion: GaussianDiffusion) -> list[str]:
+    """The kinds of parts of the run that are not this package's: their sources are not in the key of the compile cache, so an
+    edit would not be seen."""
+    own = {"network": NETWORKS.is_own(config.model.name), "loss weight": LOSS_WEIGHTS.is_own(config.diffusion.loss_weight),
+           "process": type(diffusion).__module__.split(".")[0] == __name__.split(".")[0]}
+    return [kind for kind, is_own in own.items() if not is_own]
+
+
+def _in_graphs(config: Config) -> dict[str, Any]:
+    """What of the recipe may be in a graph."""
+    return {name: {key: value for key, value in section.items() if key not in AROUND_GRAPHS.get(name, ())}
+            for name, section in to_dict(config).items() if name not in ("sampling", "init")}

@@ -12,10 +12,10 @@ from ddpm_ms.models import describe_model
 
 
 def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: TrainingConfig, sampling: SamplingConfig,
-                 runtime: RuntimeConfig) -> Config:
+                 runtime: RuntimeConfig, init: str | Path | None = None) -> Config:
     """The configuration that says the same as these objects; it travels inside every checkpoint."""
     return Config(runtime=runtime, model=describe_model(diffusion.model), diffusion=diffusion.config, data=data,
-                  training=training, sampling=sampling,
+                  training=training, sampling=sampling, init=None if init is None else str(init),
                   distillation=getattr(diffusion, "distillation", None) or DistillationConfig())
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, differences
 from ddpm_ms.errors import InputError
+from ddpm_ms.training.learning_rate import base_rate
+from ddpm_ms.training.run_directory import NEW_IN_A_PHASE, RunDirectory
+from ddpm_ms.visual import runs
 
 log = logging.getLogger("ddpm_ms")
 
@@ -26,7 +29,7 @@ def newest_good(run_dir: Path, config: Config) -> checkpoint.Checkpoint | None:
             continue
         for problem in damaged:
             log.warning("%s; using the one before", problem)
-        unlike = differences(found.config, config)
+        unlike = differences(found.config, config, but=NEW_IN_A_PHASE)
         if unlike:
             raise InputError(f"checkpoint {found.path} comes from another configuration ({'; '.join(unlike)})")
         return found
@@ -35,3 +38,20 @@ def newest_good(run_dir: Path, config: Config) -> checkpoint.Checkpoint | None:
             f"no checkpoint of {run_dir} can be used ({'; '.join(damaged)}), allowed: one that can, or none (delete them, and "
             "the run begins again)")
     return None
+
+
+def phases_until(found: checkpoint.Checkpoint, train_lr: float, directory: RunDirectory) -> list[runs.Phase]:
+    """The phases of a run that goes on from the checkpoint ``found`` with ``train_lr``. If that is another rate than the run was
+    left with, a phase begins here, and is recorded.
+
+    Raises:
+        InputError: it cannot be recorded.
+    """
+    phases = runs.phases(runs.read_events(directory.path))
+    left_with = phases[-1].new if phases else found.config.training.train_lr
+    if train_lr == left_with:
+        return phases
+    old = base_rate(found.step, phases, left_with)
+    directory.phase(found.step, old, train_lr)
+    log.info("a new phase: training.train_lr is %g from here on, not %g", train_lr, old)
+    return [*(phase for phase in phases if phase.step < found.step), runs.Phase(found.step, old, train_lr)]

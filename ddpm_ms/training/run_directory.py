@@ -21,6 +21,7 @@ from ddpm_ms.visual.runs import read_events
 
 log = logging.getLogger("ddpm_ms")
 
+NEW_IN_A_PHASE = ("training.train_lr",)  # what a run may change on its way, if it is asked to, and records
 MAX_SAVE_FAILURES = 3  # checkpoints in a row that could not be written, before the run stops
 
 
@@ -43,8 +44,8 @@ class RunDirectory:
         self._save_failures = 0
         self._event_files: EventFiles | None = None
 
-    def check(self, config: Config) -> None:
-        """Raise `InputError` if there is something else than a run of ``config``."""
+    def check(self, config: Config, new_phase: bool = False) -> None:
+        """Raise `InputError` if there is something else than a run of ``config``, or of one that a ``new_phase`` makes of it."""
         path = self.path / "config.yaml"
         if path.is_file():
             try:
@@ -52,10 +53,11 @@ class RunDirectory:
             except InputError as error:
                 raise InputError(f"run directory {self.path} is of another version of ddpm_ms ({error}), allowed: another "
                                  "--run-dir") from None
-            unlike = differences(before, config)
+            unlike = differences(before, config, NEW_IN_A_PHASE if new_phase else ())
             if unlike:
+                phase = "" if differences(before, config, NEW_IN_A_PHASE) else ", or --new-phase, to go on with the new value"
                 raise InputError(f"run directory {self.path} holds another run ({'; '.join(unlike)}), allowed: "
-                                 "the same configuration, or another --run-dir")
+                                 f"the same configuration, or another --run-dir{phase}")
         elif self.path.exists() and (not self.path.is_dir() or checkpoint.in_run(self.path)):
             raise InputError(f"run directory {self.path} is no run directory (it has no config.yaml), allowed: a new one")
 
@@ -78,6 +80,18 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 append_json(self.path / "events.jsonl",
                             {"event": event, "time": round(time.time(), 3), "step": step, "world": self._world, **facts})
+
+    def phase(self, step: int, old: float, new: float) -> None:
+        """Add the event of a changed training.train_lr. Unlike others it must not be lost: the rates of all steps follow from it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            append_json(self.path / "events.jsonl", {"event": "phase", "time": round(time.time(), 3), "step": step,
+                                                     "world": self._world, "key": NEW_IN_A_PHASE[0], "old": old, "new": new})
+        except OSError as error:
+            raise InputError(f"run directory {self.path} cannot record a new phase: {error.strerror or error}") from None
 
     def finish(self, step: int) -> None:
         """Say that the run is finished, unless that was said last: a kill may come between the last checkpoint and this. Of a run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any, Iterator
@@ -25,17 +27,19 @@ from ddpm_ms.training.compilation import Compilation
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run
 from ddpm_ms.training.divergence import divergence, suspects
 from ddpm_ms.training.ema import EMA
-from ddpm_ms.training.learning_rate import learning_rate
+from ddpm_ms.training.initial import begin_with
+from ddpm_ms.training.learning_rate import base_rate, learning_rate
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.metrics import Metrics
 from ddpm_ms.training.progress import Progress
-from ddpm_ms.training.resume import newest_good
+from ddpm_ms.training.resume import newest_good, phases_until
 from ddpm_ms.training.run_directory import RunDirectory
 from ddpm_ms.training.state import TrainingState
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 from ddpm_ms.training.validation import Validation
+from ddpm_ms.visual.runs import Phase
 
 log = logging.getLogger("ddpm_ms")
 
@@ -57,7 +61,9 @@ class Trainer:
             all, else 50 steps of DDIM.
         data: where the images come from, for the record in the checkpoint.
         runtime: what `runtime.setup` returned. Default: one process on MindSpore's current device.
-        compile_cache: keep compiled graphs for the next start.
+        compile_cache: keep compiled graphs for the next start; None: where the cache knows all that they depend on.
+        init: a run directory or a checkpoint whose averaged weights the run begins with, if it does not resume.
+        new_phase: let a run that resumes have another ``train_lr`` from here on; events.jsonl records it.
         config: the optimisation as a section, instead of keywords.
         keywords: those of `ddpm_ms.config.TrainingConfig`, which explains them: train_batch_size, train_lr, train_num_steps, ...
 
@@ -68,7 +74,8 @@ class Trainer:
 
     def __init__(self, diffusion: GaussianDiffusion, folder_or_dataset: Any, *, results_folder: str | Path = "./results",
                  sampling: SamplingConfig | None = None, data: DataConfig | None = None, runtime: rt.Runtime | None = None,
-                 compile_cache: bool = False, config: TrainingConfig | None = None, **keywords: Any) -> None:
+                 compile_cache: bool | None = False, init: str | Path | None = None, new_phase: bool = False,
+                 config: TrainingConfig | None = None, **keywords: Any) -> None:
         training = section_of(TrainingConfig, config, keywords)
         precision, amp_level = resolve_precision(training.precision, training.amp_level)
         self.diffusion, self.model = diffusion, diffusion.model
@@ -77,7 +84,7 @@ class Trainer:
         self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion),
                                    replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
-                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math))
+                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math), init)
         c, world = self.config.training, self.runtime.world
 
         # What can be wrong is said before anything is built or written.
@@ -87,7 +94,9 @@ class Trainer:
         check_run(self.config, diffusion, self.dataset, world)
         self.run_dir = Path(results_folder)
         self.directory = RunDirectory(self.run_dir, world, writes=self.runtime.rank == 0)
-        ranks.on_rank_0(lambda: self.directory.check(self.config), self.runtime)
+        ranks.on_rank_0(lambda: self.directory.check(self.config, new_phase), self.runtime)
+        self._begun_with: dict[str, Any] = {}  # rank 0 alone knows: the others receive its weights
+        ranks.on_rank_0(lambda: self._begun_with.update(begin_with(self.model, self.config.init, self.run_dir)), self.runtime)
 
         # Data, network, optimizer, average, noise levels: everything that `TrainStep` is made of or fed with.
         self.validation = None
@@ -112,8 +121,9 @@ class Trainer:
         # What one call of `train` goes through.
         self.validation_loss: float | None = None  # at the current step, if it is one that is saved
         self._stop = StopRequest()
-        self._compilation = Compilation(self.config, diffusion.self_condition, self.train_step)
+        self._compilation = Compilation(self.config, diffusion, self.train_step, world)
         self._progress = Progress(self.total_steps, c.log_every, self.runtime.rank == 0)
+        self._phases: list[Phase] = []
         self._first_step = 0
         self._saved_step = -1
 
@@ -137,6 +147,9 @@ class Trainer:
             if self.runtime.rank == 0:
                 log.info("training %s", self.run_dir)
             self.resume()
+            if self._begun_with and self.step == 0:
+                self.directory.event("initialised", 0, **self._begun_with)
+                log.info("beginning with the averaged weights of %s", self._begun_with["checkpoint"])
             if self.step < self.total_steps:
                 with self._recorded():
                     self._loop()
@@ -234,7 +247,7 @@ class Trainer:
 
     def _learning_rate(self, step: int) -> float:
         c = self.config.training
-        return learning_rate(step, c.train_lr, c.lr_schedule, c.lr_warmup_steps, self.total_steps)
+        return learning_rate(step, base_rate(step, self._phases, c.train_lr), c.lr_schedule, c.lr_warmup_steps, self.total_steps)
 
     # Around the steps.
 
@@ -302,6 +315,8 @@ class Trainer:
         over. Only rank 0 reads files: the others may be on machines that do not see them."""
         ranks.on_rank_0(self._load, self.runtime)
         self.state.share(self.runtime)
+        told = ranks.broadcast_text(json.dumps([dataclasses.astuple(phase) for phase in self._phases]), self.runtime)
+        self._phases = [Phase(*phase) for phase in json.loads(told)]
         self.train_step.ask_to_stop(False)
         self._first_step = self._saved_step = self.step
 
@@ -309,6 +324,7 @@ class Trainer:
         found = newest_good(self.run_dir, self.config)
         if found is not None:
             self.state.load(found)
+            self._phases = phases_until(found, self.config.training.train_lr, self.directory)
             log.info("resuming %s at step %d", self.run_dir, self.step)
         self.metrics.rewind(self.step)
 

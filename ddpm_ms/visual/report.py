@@ -71,7 +71,7 @@ def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any])
                      runs.num_parameters(run_dir)),
         curves=_curves(rows), grids=_evenly_spaced(grids), all_grids=len(grids),
         reverse=_picture(reverse, "from noise to images") if reverse.is_file() else None,
-        config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows),
+        config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows, events),
         checkpoints=runs.checkpoints(run_dir), events=[_shown_event(event) for event in events[-EVENTS:]], all_events=len(events),
         log=runs.read_log(run_dir)[-LOG_LINES:])
 
@@ -141,9 +141,11 @@ def _changed(config: dict[str, Any], defaults: dict[str, Any]) -> list[tuple[str
             for key, value in keys.items() if key in defaults[section] and value != defaults[section][key]]
 
 
-def _facts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _facts(rows: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     speed, compiling = _speed(rows), rows[-1].get("compile_seconds")
-    return [("images per second, median", f"{speed:,.1f}" if speed else "not known"),
+    phases = [(f"training.train_lr since step {phase.step:,}", f"{phase.new:g}, before {phase.old:g}")
+              for phase in runs.phases(events)]
+    return [*phases, ("images per second, median", f"{speed:,.1f}" if speed else "not known"),
             ("compilation of the last start", _duration(compiling) if compiling else "not known"),
             ("steps skipped for an overflow", str(rows[-1].get("skipped_steps", "not known")))]
 

@@ -27,6 +27,15 @@ class CheckpointFiles:
     written: datetime
 
 
+@dataclass(frozen=True)
+class Phase:
+    """After ``step`` steps the run went on with another training.train_lr."""
+
+    step: int
+    old: float
+    new: float
+
+
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, in order of steps; a line that a kill cut off is passed over.
 
@@ -109,6 +118,18 @@ def events_of(text: str) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             continue
     return events
+
+
+def phases(events: Sequence[dict[str, Any]]) -> list[Phase]:
+    """The changes of training.train_lr, by step. One that began at an earlier step than those before it replaces them: the run
+    was taken up again there."""
+    found: list[Phase] = []
+    for event in events:
+        if event["event"] == "phase":
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                phase = Phase(event["step"], float(event["old"]), float(event["new"]))
+                found = [*(earlier for earlier in found if earlier.step < phase.step), phase]
+    return found
 
 
 def seconds_at_work(events: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> float | None:

@@ -112,7 +112,7 @@ def mistakes(tmp):
         "missing folder": (train_arguments(tmp / "r", *folder, f"data.root={tmp}/none"), "does not exist"),
         "empty folder": (train_arguments(tmp / "r", *folder, f"data.root={tmp}/empty"), "holds no image"),
         "no root": (train_arguments(tmp / "r", *folder), "data.root is not set"),
-        "unknown key": (train_arguments(tmp / "r", "model.dmi=3"), "unknown key 'model.dmi', did you mean 'dim'?"),
+        "unknown key": (train_arguments(tmp / "r", "model.dmi=3"), "unknown key 'model.dmi', did you mean 'model.dim'?"),
         "linear with 10 steps": (train_arguments(tmp / "r", "diffusion.timesteps=10", "diffusion.beta_schedule=linear"),
                                  "beta of step"),
         "size": (train_arguments(tmp / "r", "model.dim_mults=[1,1,1,1,1]"), "multiples of 16 (nearest: 16)"),

@@ -185,7 +185,7 @@ def test_a_rank_that_dies_ends_the_job_within_a_minute_and_is_named(folder):
 def test_a_mistake_is_found_before_any_rank_is_started(folder):
     process = bash(TRAIN, "CPU", 2, folder / "recipe.yaml", "--run-dir", folder / "none", "model.dmi=3")
     output = finish(process)
-    assert process.returncode == 2 and "unknown key 'model.dmi', did you mean 'dim'?" in output
+    assert process.returncode == 2 and "unknown key 'model.dmi', did you mean 'model.dim'?" in output
     assert not (folder / "none").exists()
 
 

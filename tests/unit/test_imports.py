@@ -26,6 +26,7 @@ ALLOWED = {
     "data": LEAVES | {"config", "rng"},
     "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
     "interop": LEAVES,
+    "costs": LEAVES | {"config", "ops"},
     "launch": LEAVES | {"config", "runtime"},
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
     "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},

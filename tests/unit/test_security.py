@@ -73,6 +73,7 @@ def test_the_only_text_in_a_recipe_is_where_something_is_read_from():
     kinds = [kind for name, kind in SECTIONS.items() if name != "model"] + [network_section(name) for name in NETWORKS]
     texts = [f"{kind.section}.{key}" for kind in kinds for key, field in kind.model_fields.items()
              if takes_text(field.annotation) and not choices(field)]
+    assert set(Config.model_fields) - set(SECTIONS) == {"init"}  # read as any checkpoint is
     # The teacher is read as any checkpoint is, and its checksum compared.
     assert texts == ["data.root", "distillation.teacher", "distillation.sha256"]
 

@@ -16,12 +16,15 @@ from ddpm_ms.config import (
     differences,
     load_config,
     load_run_config,
+    network_section,
     override_section,
     replace,
     to_dict,
     to_yaml,
 )
+from ddpm_ms.config.sections import SECTIONS
 from ddpm_ms.errors import InputError
+from ddpm_ms.parts import NETWORKS
 
 CONFIGS = sorted(Path(__file__).parents[3].joinpath("configs").rglob("*.yaml"))
 
@@ -44,7 +47,7 @@ def test_a_recipe_overrides_its_base_and_the_command_line_overrides_both(tmp_pat
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("model.dmi=32", "unknown key 'model.dmi', did you mean 'dim'?"),
+    ("model.dmi=32", "unknown key 'model.dmi', did you mean 'model.dim'?"),
     ("modle.dim=32", "unknown key 'modle', did you mean 'model'?"),
     ("model.dim=wide", "model.dim is 'wide', allowed: whole number"),
     ("model.dim=true", "model.dim is True, allowed: whole number"),
@@ -68,9 +71,39 @@ def test_a_wrong_override_is_one_line_that_names_it(tmp_path, override, message)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("override", "meant"), [
+    ("training.lr=1", "'training.train_lr'"), ("training.learning_rate=1", "'training.train_lr'"),
+    ("lr=1", "'training.train_lr'"),
+    ("training.batch_size=8", "'training.train_batch_size'"), ("training.batch=8", "'training.train_batch_size'"),
+    *[(f"training.{key}=9", "'training.train_num_steps'") for key in ("steps", "max_steps", "iterations", "num_steps")],
+    ("training.ema=0.9", "'training.ema_decay'"), ("training.ema_rate=0.9", "'training.ema_decay'"),
+    *[(f"diffusion.{key}=linear", "'diffusion.beta_schedule'") for key in ("noise_schedule", "beta-schedule", "scheduler")],
+    ("diffusion.num_timesteps=9", "'diffusion.timesteps'"), ("diffusion.diffusion_steps=9", "'diffusion.timesteps'"),
+    ("training.timesteps=9", "'diffusion.timesteps'"), ("data.image-size=8", "'data.image_size'"),
+    ("model.imageSize=8", "'data.image_size'"), ("model.channels=1", "'data.channels'"),
+    ("model.in_channels=1", "'data.channels'"),
+    ("model.num_heads=2", "'model.attn_heads'"), ("training.sampler=ddim", "'sampling.sampler'"),
+    ("model.seed=1", "'training.seed' or 'sampling.seed'"),
+])
+def test_a_setting_by_the_name_that_other_projects_give_it_is_told_the_name_here(tmp_path, override, meant):
+    (tmp_path / "c.yaml").write_text("")
+    with pytest.raises(InputError) as error:
+        load_config(tmp_path / "c.yaml", [override])
+    assert str(error.value) == f"unknown key '{override.partition('=')[0]}', did you mean {meant}?"
+
+
+def test_no_other_name_of_a_setting_is_that_of_another_in_its_section():
+    for section in [kind for name, kind in SECTIONS.items() if name != "model"] + [network_section(name) for name in NETWORKS]:
+        fields = section.model_fields
+        also = [name for field in fields.values() for name in (field.json_schema_extra or {}).get("also", ())]
+        assert len(set(also)) == len(also) and not set(also) & set(fields), section
+
+
 @pytest.mark.parametrize(("text", "message"), [
-    ("a: [", "not valid YAML"), ("- 1", "allowed: a mapping"), ("base: me.yaml", "leads back to itself"),
-    ("base: none.yaml", "No such file"), ("base: 3", "allowed: the name of a YAML file"),
+    ("a: [", "not valid YAML"), ("- 1", "allowed: a mapping"),
+    ("base: me.yaml", "me.yaml: base is 'me.yaml', which leads back to itself"),
+    ("base: none.yaml", r"^config .*me\.yaml: base is 'none\.yaml': .*none\.yaml: No such file"),
+    ("base: 3", r"me\.yaml: base is 3, allowed: the name of a YAML file"),
     ("model: !!python/object/apply:os.system ['true']", "not valid YAML"),
 ])
 def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
@@ -145,6 +178,7 @@ def test_what_an_older_run_recorded_is_read_in_todays_keys(recorded, read):
 
 @pytest.mark.parametrize(("override", "message"), [
     ("sampling.sampler=euler", "sampling.sampler is 'euler', allowed: ddim with eta 0"),
+    ("diffusion.beta_schedule=squaredcos_cap_v2", "beta_schedule is 'squaredcos_cap_v2', allowed: cosine, which is the same"),
     ("training.amp_level=O3", "training.amp_level is 'O3', allowed: O2"),
     ("training.optimizer=adamw", "unknown key 'training.optimizer', allowed: weight_decay"),
     ("model.learned_sinusoidal_cond=true", "key 'model.learned_sinusoidal_cond', allowed: time_embedding: learned_fourier"),
@@ -166,7 +200,7 @@ def test_what_is_wrong_elsewhere_is_said_before_a_network_is_imported(tmp_path):
     code = ("import sys\nfrom ddpm_ms.config import load_config\n"
             "try:\n    load_config('c.yaml', sys.argv[1:])\n"
             "except ValueError as error:\n    print(error, 'mindspore' in sys.modules)")
-    for override, message in (("sampling={}", "unknown key 'sampling.stepz', did you mean 'steps'? False"),
+    for override, message in (("sampling={}", "unknown key 'sampling.stepz', did you mean 'sampling.steps'? False"),
                               ("modle.dim=3", "unknown key 'modle', did you mean 'model'? False")):
         done = subprocess.run([sys.executable, "-c", code, override], capture_output=True, text=True, cwd=tmp_path,
                               env={**os.environ, "PYTHONPATH": str(CONFIGS[0].parents[1])})

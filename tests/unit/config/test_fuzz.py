@@ -115,7 +115,7 @@ def recipes(draw):
         section, name = key.split(".")
         tree.setdefault(section, {})[name] = draw(st.one_of(st.just(DEFAULTS[section][name]), TREES))
     if draw(st.integers(0, 3)) == 0:
-        key = draw(st.one_of(st.sampled_from([*DEFAULTS, "base"]), ODD.filter(lambda k: k == k)))
+        key = draw(st.one_of(st.sampled_from([*DEFAULTS, "base", "init"]), ODD.filter(lambda k: k == k)))
         tree[key] = draw(TREES)
     return tree
 

@@ -135,7 +135,7 @@ def test_the_pipeline_says_what_its_images_took(diffusion, images):
     (lambda d, x: d.sample(3, init_images=x * 255), "images have values from .* allowed: 0 to 1"),
     (lambda d, x: d.sample(3, init_images=x, latents=x), "both init_images and latents"),
     (lambda d, x: d.sample(1, guidance_interval=(0.8, 0.2)), "guidance_interval is 0.8 to 0.2"),
-    (lambda d, x: d.sample(1, stepz=3), "unknown key 'sampling.stepz', did you mean 'steps'"),
+    (lambda d, x: d.sample(1, stepz=3), "unknown key 'sampling.stepz', did you mean 'sampling.steps'"),
     (lambda d, x: d.sample(1, variance="learned"), "variance is 'learned', allowed with a network"),
     (lambda d, x: d.sample(1, sampler="heun", eta=0.5), "sampling.eta is 0.5, which heun does not take but ddim, allowed: null"),
     (lambda d, x: d.sample(1, sampler="ddim", variance="fixed_large"),
