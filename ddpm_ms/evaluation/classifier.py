@@ -162,7 +162,8 @@ def classifier_judge(config: DataConfig) -> ClassifierJudge:
     """
     dataset = create_dataset(config)
     if dataset.labels is None:
-        raise InputError(f"data {config.name} has no labels, allowed with --metric classifier: data with labels, of which a "
+        why = dataset.why_no_labels and f" ({dataset.why_no_labels})"
+        raise InputError(f"data {config.name} has no labels{why}, allowed with --metric classifier: data with labels, of which a "
                          "classifier can be trained")
     rows = chosen_images(len(dataset), dataset.shape)
     return ClassifierJudge(dataset.load(rows), dataset.labels[rows], cache_dir() / "classifiers")

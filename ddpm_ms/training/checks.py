@@ -21,10 +21,14 @@ def check_labels(model: nn.Cell, dataset: Any) -> None:
         return
     labels = dataset.labels
     if labels is None:
-        raise InputError(f"model.num_classes is {classes}, but the data has no labels, allowed: null")
+        why = getattr(dataset, "why_no_labels", "")
+        raise InputError(f"model.num_classes is {classes}, but the data has no labels{why and f' ({why})'}, allowed: null")
     if not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(f"the data has labels {labels.min()} to {labels.max()}, allowed with model.num_classes={classes}: "
                          f"0 to {classes - 1}")
+    names = getattr(dataset, "class_names", ())
+    if len(names) > classes:
+        raise InputError(f"data.class_names has {len(names)} names, allowed with model.num_classes={classes}: at most {classes}")
 
 
 def check_run(config: Config, diffusion: GaussianDiffusion, dataset: Any, world: int) -> None:
