@@ -83,9 +83,10 @@ class ClassifierReport:
 
     def __str__(self) -> str:
         asked = "" if self.agree is None else f"recognised as the class asked for: {self.agree:.1%}\n"
+        few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw" if self.samples < SAMPLES else ""
         return (f"recognised with p >= {CONFIDENT}: {self.confident:.1%} of {self.samples} samples ({self.real_confident:.1%} of "
                 f"{self.real} real images)\nclasses seen: {self.classes} of {self.all_classes}\n{asked}"
-                f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f})")
+                f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f}){few}")
 
 
 class ClassifierJudge:
@@ -142,11 +143,13 @@ def classifier(subject: Subject) -> ClassifierReport | None:
     """What the `ClassifierJudge` of the run's data says of samples; None on other ranks than 0.
 
     Raises:
-        InputError: the data has no labels, or fewer than two images are asked for.
+        InputError: the data has no labels, or fewer images are asked for than there are classes, or than two.
     """
     count = SAMPLES if subject.count is None else int(check_range("--num-images", subject.count, 2))
     first = subject.runtime.rank == 0
     judge = classifier_judge(subject.config.data) if first else None  # before anything is drawn, which may take long
+    if judge is not None and subject.classes is None and count < len(judge.classes):
+        raise InputError(f"--num-images is {count}, allowed: at least {len(judge.classes)}, one for each class")
     images = subject.draw(count)
     if judge is None:
         return None
