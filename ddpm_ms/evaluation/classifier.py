@@ -83,7 +83,9 @@ class ClassifierReport:
 
     def __str__(self) -> str:
         asked = "" if self.agree is None else f"recognised as the class asked for: {self.agree:.1%}\n"
-        few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw" if self.samples < SAMPLES else ""
+        few = ""
+        if self.samples < SAMPLES:
+            few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw"
         return (f"recognised with p >= {CONFIDENT}: {self.confident:.1%} of {self.samples} samples ({self.real_confident:.1%} of "
                 f"{self.real} real images)\nclasses seen: {self.classes} of {self.all_classes}\n{asked}"
                 f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f}){few}")
