@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-IMAGES, BATCH, LONGEST = 512, 256, 10**6
+IMAGES, BATCH = 512, 256
 STEPS = 1000  # of a run on the two small data sets
+LENGTHS = (500, 1500, 5000)  # where the one run of the variant "lengths" is judged
 # Name: (recipe, what is changed in it for every variant). fashion14 is Fashion-MNIST with every 2x2 pixels averaged: nearly as
 # cheap as digits, but far from learned by heart, and large enough to prefer what the full size does.
 DATA = {
@@ -69,25 +70,24 @@ def variants(lr: float, steps: int) -> dict[str, list[str]]:
         "ema_decay_0.99": ["training.ema_decay=0.99", "training.ema_update_every=1"],
         "ema_decay_0.995_every_10": ["training.ema_decay=0.995"],
         "self_condition": ["model.self_condition=true"],
-        **{f"steps_{count}": [f"training.train_num_steps={count}"] for count in (500, 1500, 5000)},
+        "lengths": [f"training.train_num_steps={LENGTHS[-1]}"],
         "dim_24": ["model.dim=24", f"training.train_num_steps={steps * 3 // 2}"],
         "dim_48": ["model.dim=48", f"training.train_num_steps={steps // 2}"],
     }
 
 
 def train(data: str, variant: str, seed: int, out: Path) -> None:
-    """One run: train, draw `IMAGES` with the optimizer's weights and with the averaged ones, judge, write the row."""
-    row_file = out / data / variant / f"{seed}.json"
-    if row_file.exists():
+    """One run: train, draw `IMAGES` with the optimizer's weights and with the averaged ones, judge, write the row; of the run
+    "lengths" a row for each length."""
+    final = row_file(out, data, variant, seed)
+    if final.exists():
         return
     core = own_core(out)  # noqa: F841  held until this process ends
-    from ddpm_ms.checkpoints import load_diffusion
     from ddpm_ms.cli import main
     from ddpm_ms.config import load_config
-    from ddpm_ms.evaluation import classifier_judge
 
     recipe, changes = DATA[data]
-    recipe, run = ROOT / "configs" / recipe, row_file.with_suffix("")
+    recipe, run = ROOT / "configs" / recipe, final.with_suffix("")
     roots = {"fashion14": out / "fashion14.npz", "fashion_mnist": os.environ.get("FASHION_MNIST")}
     changes = [*REFERENCE, *changes, *([f"data.root={roots[data]}"] if data in roots else [])]
     plain = load_config(recipe, changes).training
@@ -95,24 +95,48 @@ def train(data: str, variant: str, seed: int, out: Path) -> None:
         begin_residuals_with_zero()
     began = time.perf_counter()
     status = main(["train", "--config", str(recipe), "--run-dir", str(run), *changes, f"training.seed={seed}",
-                   "training.num_samples=0", f"training.save_and_sample_every={LONGEST}",
+                   "training.num_samples=0", "training.save_and_sample_every=500", "training.keep_last=99",
                    *variants(plain.train_lr, plain.train_num_steps)[variant]])
     seconds = time.perf_counter() - began
     if status:
         sys.exit(status)
-    row = {"seconds": seconds}
+    if variant == "lengths":
+        for length in LENGTHS:
+            write(row_file(out, data, f"steps_{length}", seed), {"seconds": seconds * length / LENGTHS[-1],
+                                                                 **judge(run / "checkpoints" / f"step_{length:08d}")})
+        write(final, {"seconds": seconds})
+    else:
+        write(final, {"seconds": seconds, **judge(run)})
+    shutil.rmtree(run)
+
+
+def row_file(out: Path, data: str, variant: str, seed: int) -> Path:
+    return out / data / variant / f"{seed}.json"
+
+
+def judge(path: Path) -> dict:
+    """What the classifier says of samples from a run or a checkpoint."""
+    from ddpm_ms.checkpoints import load_diffusion
+    from ddpm_ms.evaluation import classifier_judge
+
+    row = {}
     for name, averaged in (("raw", False), ("averaged", True)):
-        diffusion, checkpoint = load_diffusion(run, ema=averaged)
+        diffusion, checkpoint = load_diffusion(path, ema=averaged)
         images = np.concatenate([diffusion.sample(BATCH, first_index=first, seed=1, sampler="ddim", steps=50)
                                  for first in range(0, IMAGES, BATCH)])
         report = classifier_judge(checkpoint.config.data).report(images)
         row[name] = {"recognised": report.confident, "distance": report.distance}
         row["real"] = {"recognised": report.real_confident, "distance": report.real_distance}
-    partial = row_file.with_suffix(".partial")
+    return row
+
+
+def write(path: Path, row: dict) -> None:
+    """Write a row, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(row))
-    partial.rename(row_file)
-    shutil.rmtree(run)
-    print(data, variant, seed, json.dumps(row), flush=True)
+    partial.rename(path)
+    print(path, json.dumps(row), flush=True)
 
 
 def begin_residuals_with_zero() -> None:
@@ -151,8 +175,9 @@ def own_core(out: Path):
 def table(out: Path) -> None:
     """Print a Markdown table per data set: mean over the seeds, and half the range."""
     for data in DATA:
-        rows = {name: [json.loads(path.read_text()) for path in sorted((out / data / name).glob("*.json"))]
-                for name in variants(0, 0)}
+        names = [*variants(0, 0), *(f"steps_{length}" for length in LENGTHS)]
+        names.remove("lengths")
+        rows = {name: [json.loads(path.read_text()) for path in sorted((out / data / name).glob("*.json"))] for name in names}
         rows = {name: found for name, found in rows.items() if found}
         if not rows:
             continue
