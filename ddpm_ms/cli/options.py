@@ -70,7 +70,7 @@ def check_counts(arguments: argparse.Namespace) -> None:
 
 
 def check_output(option: str, path: str | Path | None, endings: tuple[str, ...]) -> None:
-    """Before anything is drawn: the file can be written, and is of the kind that will be written."""
+    """Before anything is drawn: the file can be written, and is of the kind that will be written. It leaves nothing."""
     if path is None:
         return
     if Path(path).suffix.lower() not in endings:
@@ -78,8 +78,8 @@ def check_output(option: str, path: str | Path | None, endings: tuple[str, ...])
     try:
         if Path(path).is_dir() or (Path(path).exists() and not os.access(path, os.W_OK)):
             raise InputError(f"{option} is {path}, which cannot be written, allowed: a file")
-        # Rights do not tell of a read-only disk: something is made, and removed again.
-        tempfile.TemporaryDirectory(dir=next(above for above in Path(path).absolute().parents if above.exists())).cleanup()
+        if not Path(path).exists():  # rights do not tell of a read-only disk: something is made above it, and removed again
+            tempfile.TemporaryDirectory(dir=next(above for above in Path(path).absolute().parents if above.exists())).cleanup()
     except OSError as error:
         raise InputError(f"{option} is {path}: {error.strerror}") from None
 
