@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
+from typing import Sequence
 
-from ddpm_ms.cli.options import check_output, recipe_parent
-from ddpm_ms.config import load_config
+from ddpm_ms.cli.options import check_output
+from ddpm_ms.config import Config, DataConfig, load_config, override_config
 from ddpm_ms.errors import check_range
 
 log = logging.getLogger("ddpm_ms")
@@ -15,9 +17,12 @@ log = logging.getLogger("ddpm_ms")
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``data inspect`` and ``data pack``."""
     verbs = commands.add_parser("data", help="look at a data set, or pack one").add_subparsers(metavar="VERB", required=True)
-    command = verbs.add_parser("inspect", parents=[recipe_parent(flag=False)], help="say what is in the data set of a recipe")
-    command.add_argument("--out", default="inspect.png", metavar="PNG", help="a sheet of its images, class by class (default: "
-                         "inspect.png)")
+    command = verbs.add_parser("inspect", help="say what is in a folder of images, or in the data set of a recipe")
+    command.add_argument("source", metavar="SOURCE", help="a folder of images, a .mindrecord file, or a recipe in YAML")
+    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="change keys of the recipe, or of the "
+                         "defaults by which a folder is read")
+    command.add_argument("--out", metavar="PNG", help="a sheet of its images, class by class (default: runs/inspect/NAME.png, "
+                         "NAME that of SOURCE)")
     command.set_defaults(run=inspect)
     command = verbs.add_parser("pack", help="pack a folder of images into one MindRecord file")
     command.add_argument("folder", metavar="FOLDER",
@@ -31,9 +36,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    """Print what is in the data set of a recipe, and draw some of it."""
-    check_output("--out", arguments.out, (".png",))
-    config = load_config(arguments.config, arguments.overrides).data
+    """Print what is in a data set, and draw some of it."""
+    source = Path(arguments.source)
+    name = source.resolve().name if source.is_dir() else source.stem
+    out = Path(arguments.out or Path("runs", "inspect", f"{name}.png"))
+    check_output("--out", out, (".png",))
+    config = _data_of(source, arguments.overrides)
     from ddpm_ms import visual
     from ddpm_ms.data import create_dataset
     from ddpm_ms.data.inspection import sheet, summary
@@ -43,8 +51,19 @@ def inspect(arguments: argparse.Namespace) -> None:
         log.warning("skipped: %s", skipped)
     print("\n".join([f"data: {config.name}", *summary(dataset)]))
     images, columns = sheet(dataset)
-    visual.to_grid(images, columns).save(arguments.out)
-    log.info("%s: %d of them", arguments.out, len(images))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    visual.to_grid(images, columns).save(out)
+    log.info("%s: %d of them", out, len(images))
+
+
+def _data_of(source: Path, overrides: Sequence[str]) -> DataConfig:
+    """The data of a recipe, or how the images of a folder or file would be read."""
+    if not source.is_dir() and source.suffix != ".mindrecord":
+        return load_config(source, overrides).data
+    from ddpm_ms.data import name_of
+
+    name = "image_folder" if source.is_dir() else name_of(source)
+    return override_config(Config(data=DataConfig(name=name, root=str(source))), overrides).data
 
 
 def pack(arguments: argparse.Namespace) -> None:

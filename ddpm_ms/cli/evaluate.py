@@ -6,6 +6,7 @@ import argparse
 
 import numpy as np
 
+from ddpm_ms.cli.classes import asked_classes
 from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, progress, trained_parent
 from ddpm_ms.config import SamplingConfig
@@ -26,13 +27,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Print what a metric says of a checkpoint; `EvaluationError` where it is below what the metric requires."""
     check_counts(arguments)
     runtime, diffusion, checkpoint = load(arguments)
+    classes = asked_classes(arguments, diffusion, checkpoint.config)
     from ddpm_ms.evaluation import Subject
 
     def drawing(options: SamplingConfig, count: int) -> np.ndarray:
-        return draw(from_noise(diffusion.pipeline, options), count, arguments.batch_size, runtime, arguments.classes).images
+        return draw(from_noise(diffusion.pipeline, options), count, arguments.batch_size, runtime, classes).images
 
     report = METRICS[arguments.metric](Subject(
-        diffusion, checkpoint.config, runtime, drawing, arguments.num_images, arguments.batch_size, arguments.classes,
+        diffusion, checkpoint.config, runtime, drawing, arguments.num_images, arguments.batch_size, classes,
         given_options(arguments), progress))
     if runtime.rank != 0:
         return

@@ -56,7 +56,7 @@ def launch(parsers: Mapping[str, argparse.ArgumentParser], arguments: argparse.N
     with Stop(arguments.stop_timeout) as stop:
         status = 0
         if name == "train":
-            status = rehearse([*command, "--dry-run"], stop)
+            status = rehearse([*command, "--dry-run", "--ranks", str(arguments.ranks * arguments.nodes)], stop)
         elif job.device != "CPU":
             status = rehearse(device_trial(job.device), stop)
         return status or run_ranks(job, stop)

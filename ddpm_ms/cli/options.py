@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,8 @@ def trained_parent() -> argparse.ArgumentParser:
             trained.add_argument(flag, nargs=len(option.default), default=None, metavar="X", help=text)
         else:
             trained.add_argument(flag, default=None, metavar="X", help=text)
-    trained.add_argument("--classes", type=int, nargs="+", metavar="C",
-                         help="labels for a class-conditional network, repeated over the images (default: all in turn)")
+    trained.add_argument("--classes", nargs="+", metavar="C", help="of a class-conditional network: names or numbers, none for "
+                         "no class, repeated over the images (default: all in turn)")
     trained.add_argument("--batch-size", type=int, default=64, help="images per network evaluation (default: 64)")
     return trained
 
@@ -72,15 +73,16 @@ def check_counts(arguments: argparse.Namespace) -> None:
 
 
 def check_output(option: str, path: str | Path | None, endings: tuple[str, ...]) -> None:
-    """Before anything is drawn: the file can be written, and is of the kind that will be written."""
+    """Before anything is drawn: the file can be written, and is of the kind that will be written. It leaves nothing."""
     if path is None:
         return
     if Path(path).suffix.lower() not in endings:
         raise InputError(f"{option} is {path}, allowed: a file ending in {', '.join(endings)}")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if Path(path).is_dir() or not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK):
+        if Path(path).is_dir() or (Path(path).exists() and not os.access(path, os.W_OK)):
             raise InputError(f"{option} is {path}, which cannot be written, allowed: a file")
+        if not Path(path).exists():  # rights do not tell of a read-only disk: something is made above it, and removed again
+            tempfile.TemporaryDirectory(dir=next(above for above in Path(path).absolute().parents if above.exists())).cleanup()
     except OSError as error:
         raise InputError(f"{option} is {path}: {error.strerror}") from None
 
@@ -88,8 +90,9 @@ def check_output(option: str, path: str | Path | None, endings: tuple[str, ...])
 def run_directory(checkpoint: str) -> Path:
     """The run that --checkpoint names, or that the checkpoint it names is in."""
     path = Path(checkpoint)
-    if not path.is_dir():
-        raise InputError(f"checkpoint {path} does not exist, allowed: a run directory or one of its checkpoints")
+    if not path.is_dir() or not ((path / "state.json").is_file() or any(path.glob("checkpoints/step_*"))):
+        problem = "has no state.json" if path.is_dir() else "does not exist"
+        raise InputError(f"checkpoint {path} {problem}, allowed: a run directory or one of its checkpoints")
     return path.resolve().parents[1] if path.resolve().parent.name == "checkpoints" else path
 
 

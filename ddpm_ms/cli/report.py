@@ -28,5 +28,6 @@ def report(arguments: argparse.Namespace) -> None:
     config, defaults = load_recorded(Path(arguments.run_dir, "config.yaml"))
     out = Path(arguments.out or Path(arguments.run_dir, "report.html"))
     check_output("--out", out, (".html", ".htm"))
+    out.parent.mkdir(parents=True, exist_ok=True)
     visual.save_report(arguments.run_dir, config, defaults, out)
     log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ddpm_ms import runtime as rt
 from ddpm_ms.cli.options import device_parent, recipe_parent, runtime_config, start
 from ddpm_ms.config import Config, DistillationConfig, load_config, to_yaml
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, check_range
 
 if TYPE_CHECKING:  # it loads MindSpore
     from mindspore import nn
@@ -24,6 +24,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                                   description="Train a recipe. The same command again resumes.")
     command.add_argument("--run-dir", metavar="DIR", help="where everything goes (default: runs/NAME_OF_CONFIG)")
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and what it costs, and train nothing")
+    command.add_argument("--ranks", type=int, default=1, metavar="N",
+                         help="with --dry-run: also check that so many ranks can share the batch (default: 1)")
     command.add_argument("--new-phase", action="store_true", help="let a run that resumes have another training.train_lr from "
                          "here on, and record that")
     command.set_defaults(run=train)
@@ -31,6 +33,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train, or resume, one recipe."""
+    if arguments.ranks != 1 and not arguments.dry_run:
+        raise InputError(f"--ranks is {arguments.ranks}, allowed without --dry-run: 1 (`ddpm-ms launch` starts more)")
+    check_range("--ranks", arguments.ranks, 1)
     config = load_config(arguments.config, arguments.overrides)
     if config.distillation != DistillationConfig():
         raise InputError(f"distillation.steps is {config.distillation.steps} in {arguments.config}, allowed: null (the recipe of "
@@ -41,11 +46,13 @@ def train(arguments: argparse.Namespace) -> None:
     from ddpm_ms.gaussian_diffusion import create_diffusion
     from ddpm_ms.models import create_model, num_parameters
     from ddpm_ms.training import Trainer
+    from ddpm_ms.training.checks import check_share
 
     rt.seed_weights(config.training.seed)
     model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
     diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
     if arguments.dry_run:
+        check_share(config.training, arguments.ranks)
         print(to_yaml(config), end="")
         print("\n".join(f"# {line}" for line in _costs(config, model, runtime)))
         return

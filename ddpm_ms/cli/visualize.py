@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from ddpm_ms.cli.classes import asked_classes
 from ddpm_ms.cli.drawing import GIF_IMAGES, draw, from_noise
 from ddpm_ms.cli.options import (
     check_counts,
@@ -131,7 +132,7 @@ def reverse(arguments: argparse.Namespace) -> None:
     # As many steps as there are frames.
     options = sampling(arguments, checkpoint.config, steps=min(visual.FRAMES - 1, diffusion.num_timesteps))
     drawing = draw(from_noise(diffusion.pipeline, options), arguments.num_images, arguments.batch_size, runtime,
-                   arguments.classes, with_frames=True)
+                   asked_classes(arguments, diffusion, checkpoint.config), with_frames=True)
     if runtime.rank != 0:
         return
     visual.save_gif([*drawing.frames, drawing.images], gif)
@@ -153,7 +154,8 @@ def nearest(arguments: argparse.Namespace) -> None:
         dataset, _ = split(dataset, config.training.validation_images, config.training.seed)
     check_range("the number of images in the data", len(dataset), 2)
     draw_batch = from_noise(diffusion.pipeline, sampling(arguments, config))
-    images = draw(draw_batch, arguments.num_images, arguments.batch_size, runtime, arguments.classes).images
+    classes = asked_classes(arguments, diffusion, config)
+    images = draw(draw_batch, arguments.num_images, arguments.batch_size, runtime, classes).images
     if runtime.rank != 0:
         return
     with progress(len(dataset), "image") as bar:

@@ -110,6 +110,8 @@ def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str
     free: tuple[str, ...] = (*FREE_ON_RESUME, *but)
     if _images_per_step(old) == _images_per_step(new):
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
+    if old.data.class_names is None:
+        free += ("data.class_names",)  # a run of an earlier version, which did not record them
     rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
             if before[key] != after.get(key) and not key.startswith(free)]
     # The cosine rate is a function of the length of the run, so there the length is not free.

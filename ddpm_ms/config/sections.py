@@ -44,6 +44,7 @@ Share = Annotated[float, BeforeValidator(_number), AllowInfNan(False), Ge(0.0), 
 Counts = Annotated[Tuple[Count, ...], BeforeValidator(_tuple), Field(min_length=1)]
 Shares = Annotated[Tuple[Share, ...], BeforeValidator(_tuple), Field(min_length=1)]
 Flags = Annotated[Tuple[bool, ...], BeforeValidator(_tuple)]
+Names = Annotated[Tuple[str, ...], BeforeValidator(_tuple)]
 Size = Annotated[Tuple[Count, Count], BeforeValidator(_tuple)]
 Betas = Annotated[Tuple[Annotated[Number, Ge(1e-7), Le(0.9999999)], Annotated[Number, Ge(1e-7), Le(0.9999999)]],
                   BeforeValidator(_tuple)]  # MindSpore's Adam takes the open interval from 0 to 1
@@ -115,6 +116,7 @@ class RuntimeConfig(Section):
 
 DEFAULT_NETWORK: Final = "unet"
 CUSTOM: Final = "custom"
+NO_CLASS: Final = "none"
 
 
 class NetworkConfig(Section):
@@ -205,16 +207,24 @@ class DataConfig(Section):
     on_error: Literal["refuse", "skip"] = setting("refuse", "what to do with an image that cannot be read")
     workers: Whole = setting(
         2, "threads that decode images", also="num_workers dataloader_num_workers num_parallel_workers", ge=1)
+    background: Literal["white", "black"] = setting("white", "what shows through transparent images, in grey and RGB")
+    class_names: Optional[Names] = setting(None, "what labels 0, 1, ... are called; null: as the data says")
 
     @property
     def size(self) -> Tuple[int, int]:
         """(height, width)."""
         return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
 
+    def called(self, num_classes: int) -> List[str]:
+        """What labels 0 to ``num_classes`` are called, the last of which stands for no class."""
+        names = self.class_names or ()
+        return [*names, *map(str, range(len(names), num_classes)), NO_CLASS]
+
     @property
     def reading(self) -> Dict[str, Any]:
         """How files are read: keywords of `ddpm_ms.data.datasets.EncodedDataset`."""
-        return dict(size=self.size, channels=self.channels, on_error=self.on_error, workers=self.workers)
+        return dict(size=self.size, channels=self.channels, on_error=self.on_error, workers=self.workers,
+                    background=self.background)
 
 
 class TrainingConfig(Section):

@@ -29,7 +29,7 @@ def create_dataset(config: DataConfig) -> RandomAccessDataset:
     if tuple(dataset.shape) != (config.channels, *config.size):
         raise InputError(f"data {config.name} has images of {describe(dataset.shape)}, but data.channels and "
                          f"data.image_size say {describe((config.channels, *config.size))}")
-    return dataset
+    return dataset.named(config.class_names) if config.class_names else dataset
 
 
 def as_dataset(source: Any, size: tuple[int, int], channels: int) -> Any:

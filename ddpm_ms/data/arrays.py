@@ -32,10 +32,10 @@ def array_file(config: DataConfig) -> ArrayDataset:
 
 
 def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
-    """A ``.npy`` array, or a ``.npz`` with ``images`` (or a single array) and perhaps ``labels``.
+    """A ``.npy`` array, or a ``.npz`` with ``images`` (or a single array) and perhaps ``labels`` and ``class_names``.
 
     Raises:
-        InputError: from `read_arrays`, or there are no images, or the labels are none.
+        InputError: from `read_arrays`, or there are no images, or labels or names are none.
     """
     arrays = read_arrays(path)
     images = arrays.get("images", next(iter(arrays.values())) if len(arrays) == 1 else None)
@@ -49,4 +49,7 @@ def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
                          "allowed: whole numbers (N,)")
     if labels is not None:
         check_labels(f"array file {path}", labels)
-    return ArrayDataset(images, channels, labels)
+    names = arrays.get("class_names", np.empty(0, "U1"))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise InputError(f"array file {path} has class_names of shape {names.shape} and type {names.dtype}, allowed: texts (K,)")
+    return ArrayDataset(images, channels, labels, tuple(names.tolist()))

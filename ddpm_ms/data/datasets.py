@@ -13,7 +13,7 @@ import itertools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -25,6 +25,14 @@ log = logging.getLogger("ddpm_ms")
 
 MOST_CLASSES = 65536
 REPLACEMENTS = 100  # when as many images in a row cannot be read, it is not a broken file but a broken disk
+
+
+class Classes(NamedTuple):
+    """What each image of a source shows: ``labels`` int64 (N,), what label k is called, and without labels, why."""
+
+    labels: np.ndarray | None
+    names: Sequence[str] = ()
+    why_none: str = ""
 
 
 class RandomAccessDataset:
@@ -43,7 +51,7 @@ class RandomAccessDataset:
         self._rows = np.arange(count)  # which images of the source belong to the set
         known = None if labels is None else np.asarray(labels, dtype=np.int64)
         # A function, so that a source whose labels are slow to find, or wrong, is asked only by those who need labels.
-        self._classes: Callable[[], tuple[np.ndarray | None, Sequence[str]]] = lambda: (known, tuple(class_names))
+        self._classes: Callable[[], Classes] = lambda: Classes(known, tuple(class_names))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,13 +59,24 @@ class RandomAccessDataset:
     @property
     def labels(self) -> np.ndarray | None:
         """Labels int64 (N,), where the data has classes."""
-        labels = self._classes()[0]
+        labels = self._classes().labels
         return None if labels is None else labels[self._rows]
 
     @property
     def class_names(self) -> Sequence[str]:
         """What label k is called; empty where that is not known."""
-        return self._classes()[1]
+        return self._classes().names
+
+    @property
+    def why_no_labels(self) -> str:
+        """The reason, where the data could have classes and has none; else empty."""
+        return self._classes().why_none
+
+    def named(self, names: Sequence[str]) -> RandomAccessDataset:
+        """The same images with other ``names`` of the classes."""
+        part, classes = copy.copy(self), self._classes
+        part._classes = lambda: classes()._replace(names=tuple(names))
+        return part
 
     def load(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images ``indices`` as float32 (len(indices), C, H, W) in [0, 1]."""
@@ -76,7 +95,7 @@ class RandomAccessDataset:
 
     def take_labels(self, positions: Sequence[int], seed: int) -> np.ndarray:
         """Labels at ``positions`` of the shuffled stream, int64 (len(positions),)."""
-        labels = self._classes()[0]
+        labels = self._classes().labels
         assert labels is not None, "only of data with classes"
         return labels[self._rows[self.indices(positions, seed)]]
 
@@ -153,12 +172,13 @@ class EncodedDataset(RandomAccessDataset):
         workers: threads.
         labels: int (count,) or None.
         class_names: what label k is called, if that is known.
+        background: what shows through where an image is transparent; see `read_image`.
     """
 
     def __init__(self, count: int, size: tuple[int, int], channels: int, on_error: str = "refuse", workers: int = 2,
-                 labels: np.ndarray | None = None, class_names: Sequence[str] = ()) -> None:
+                 labels: np.ndarray | None = None, class_names: Sequence[str] = (), background: str = "white") -> None:
         super().__init__(count, (channels, *size), labels, class_names)
-        self._on_error = on_error
+        self._on_error, self._background = on_error, background
         self._reported: set[int] = set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
@@ -183,7 +203,7 @@ class EncodedDataset(RandomAccessDataset):
         if isinstance(source, InputError):
             return source
         try:
-            return read_image(source, self.shape[1:], self.shape[0], self._name(row))
+            return read_image(source, self.shape[1:], self.shape[0], self._background, self._name(row))
         except InputError as error:
             return error
 
@@ -223,8 +243,8 @@ class FileDataset(EncodedDataset):
     Args:
         where: what a message calls all of them.
         paths: the files.
-        size, channels, on_error, workers, class_names: see `EncodedDataset`; a file that is broken from the start is left
-            out under "skip", and named in ``skipped``.
+        size, channels, on_error, workers, class_names, background: see `EncodedDataset`; a file that is broken from the
+            start is left out under "skip", and named in ``skipped``.
         labels: int (len(paths),) or None.
 
     Raises:
@@ -232,8 +252,9 @@ class FileDataset(EncodedDataset):
     """
 
     def __init__(self, where: str, paths: Sequence[Path], size: tuple[int, int], channels: int, on_error: str = "refuse",
-                 workers: int = 2, labels: np.ndarray | None = None, class_names: Sequence[str] = ()) -> None:
-        super().__init__(len(paths), size, channels, on_error, workers, labels, class_names)
+                 workers: int = 2, labels: np.ndarray | None = None, class_names: Sequence[str] = (),
+                 background: str = "white") -> None:
+        super().__init__(len(paths), size, channels, on_error, workers, labels, class_names, background)
         self._paths = paths
         # Every file is decoded once before training starts: a broken one is better found now than at 3 a.m.
         errors = list(self._pool.map(lambda row: self._check(paths[row], row), range(len(paths))))

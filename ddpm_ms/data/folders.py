@@ -9,7 +9,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from ddpm_ms.config import DataConfig
-from ddpm_ms.data.datasets import FileDataset
+from ddpm_ms.data.datasets import Classes, FileDataset
 from ddpm_ms.data.images import find_images
 from ddpm_ms.data.official import Published, path_of
 from ddpm_ms.errors import InputError, needed
@@ -30,7 +30,7 @@ class ImageFolderDataset(FileDataset):
 
     Args:
         folder: where to look.
-        **reading: size, channels, on_error, workers of `FileDataset`.
+        **reading: size, channels, on_error, workers, background of `FileDataset`.
 
     Raises:
         InputError: no such folder, no image, or a broken file under "refuse". Asking for labels when a class is empty.
@@ -39,19 +39,19 @@ class ImageFolderDataset(FileDataset):
     def __init__(self, folder: str | Path, *arguments: Any, **reading: Any) -> None:
         super().__init__(f"data folder {folder}", find_images(folder), *arguments, **reading)
         usable = [self._paths[row] for row in self._rows]
-        self._classes = functools.lru_cache(None)(lambda: self._spread(*class_folders(folder, usable)))
+        self._classes = functools.lru_cache(None)(lambda: self._spread(class_folders(folder, usable)))
 
-    def _spread(self, labels: np.ndarray | None, names: Sequence[str]) -> tuple[np.ndarray | None, Sequence[str]]:
+    def _spread(self, classes: Classes) -> Classes:
         """Labels of the usable files, put where the files stand among all."""
-        if labels is None:
-            return None, names
+        if classes.labels is None:
+            return classes
         spread = np.full(len(self._paths), -1, np.int64)
-        spread[self._rows] = labels
-        return spread, names
+        spread[self._rows] = classes.labels
+        return classes._replace(labels=spread)
 
 
-def class_folders(folder: str | Path, paths: Sequence[Path]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(labels int64 of ``paths``, names of the classes) by first-level sub-folder; (None, ()) where these are no classes.
+def class_folders(folder: str | Path, paths: Sequence[Path]) -> Classes:
+    """What ``paths`` show by their first-level sub-folders, unless these are no classes.
 
     Raises:
         InputError: a sub-folder holds none of ``paths``.
@@ -62,16 +62,18 @@ def class_folders(folder: str | Path, paths: Sequence[Path]) -> tuple[np.ndarray
     except OSError as error:
         raise InputError(f"data folder {folder} cannot be read: {error.strerror or error}") from None
     parts = [path.relative_to(folder).parts for path in paths]
-    if len(names) < 2 or any(len(part) == 1 for part in parts):
-        return None, ()
+    if len(names) < 2:
+        return Classes(None, why_none=f"{folder} has {len(names)} sub-folder{'s' * (len(names) != 1)}, and classes need two")
     number = {name: k for k, name in enumerate(names)}
-    if any(part[0] not in number for part in parts):  # images in a hidden folder
-        return None, ()
+    outside = [path for path, part in zip(paths, parts) if len(part) == 1 or part[0] not in number]  # or in a hidden folder
+    if outside:
+        more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
+        return Classes(None, why_none=f"{outside[0]}{more} lies in none of the {len(names)} class folders")
     labels = np.array([number[part[0]] for part in parts], dtype=np.int64)
     empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names))) if not count]
     if empty:
         raise InputError(f"class folder {folder / empty[0]} holds no image that can be read, allowed: at least one in each")
-    return labels, tuple(names)
+    return Classes(labels, tuple(names))
 
 
 def image_folder(config: DataConfig) -> ImageFolderDataset:

@@ -33,13 +33,15 @@ def find_images(folder: str | Path) -> list[Path]:
     return paths
 
 
-def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int, name: str | None = None) -> np.ndarray:
+def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int, background: str = "white",
+               name: str | None = None) -> np.ndarray:
     """One file as float32 (channels, height, width) in [0, 1], fitted to ``size`` (height, width).
 
     Args:
         source: path of the file, or its bytes.
         size: (height, width).
-        channels: 1, 3 or 4.
+        channels: 1, 3 or 4. With 4 what is transparent stays so.
+        background: with 1 or 3, what shows through: "white" or "black".
         name: what a message calls it. Default: its path.
 
     Raises:
@@ -49,16 +51,38 @@ def read_image(source: str | Path | bytes, size: tuple[int, int], channels: int,
         # A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is most of the work of reading a photograph;
         # twice the size is left for the filter below.
         image.draft(None, (2 * max(size), 2 * max(size)))
-        array = np.asarray(fit(upright(image).convert(_MODES[channels]), size), dtype=np.float32) / 255
+        image = upright(image)
+        if channels < 4 and is_transparent(image):
+            # Fitted first, as `pack_folder` does: so a packed image and its file give the same pixels.
+            fitted = _on_background(fit(image.convert("RGBA"), size), background).convert(_MODES[channels])
+        else:
+            fitted = fit(image.convert(_MODES[channels]), size)
+        array = np.asarray(fitted, dtype=np.float32) / 255
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF tag says, with at most 8 bits per value."""
+    is_png = image.format == "PNG"
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and is_png):  # Pillow would clip 16-bit grey to 255
+        pixels, clear = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+        if isinstance(clear, int):  # the one grey that is transparent
+            image.putalpha(Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)))
     return image
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel lets through what is behind it, by an alpha channel or by a colour that stands for none."""
+    if "transparency" not in image.info and not {"A", "a"} & set(image.getbands()):
+        return False
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+
+
+def _on_background(image: Image.Image, colour: str) -> Image.Image:
+    """RGB of an RGBA image in front of a ``colour``."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

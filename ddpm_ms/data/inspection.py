@@ -29,7 +29,10 @@ def summary(dataset: RandomAccessDataset) -> list[str]:
         labels = dataset.labels
     except InputError as error:  # only a network with classes needs labels
         return [*lines, f"labels: none that can be used ({error})"]
-    return lines + (["labels: none"] if labels is None else _histogram(labels, dataset.class_names))
+    if labels is None:
+        why = f" ({dataset.why_no_labels})" if dataset.why_no_labels else ""
+        return [*lines, f"labels: none{why}"]
+    return lines + _histogram(labels, dataset.class_names)
 
 
 def sheet(dataset: RandomAccessDataset) -> tuple[np.ndarray, int]:

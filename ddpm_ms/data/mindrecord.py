@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,13 @@ import numpy as np
 from PIL import Image
 
 from ddpm_ms.config import DataConfig
-from ddpm_ms.data.datasets import EncodedDataset, check_labels
+from ddpm_ms.data.datasets import Classes, EncodedDataset, check_labels
 from ddpm_ms.data.folders import class_folders
-from ddpm_ms.data.images import FORMATS, find_images, fit, read_image, upright
+from ddpm_ms.data.images import FORMATS, find_images, fit, is_transparent, read_image, upright
 from ddpm_ms.data.official import path_of
 from ddpm_ms.errors import InputError
+
+log = logging.getLogger("ddpm_ms")
 
 ROWS = 256  # that packing holds in memory
 PAGE = 2**22  # bytes; a page must hold its largest image, and a file has one page at least
@@ -39,20 +42,20 @@ class MindRecordDataset(EncodedDataset):
 
     Args:
         path: the file; its index is beside it, with ``.db`` added to its name.
-        size, channels, on_error, workers: see `EncodedDataset`.
+        size, channels, on_error, workers, background: see `EncodedDataset`.
 
     Raises:
         InputError: file or index missing or damaged, or other columns. Asking for labels that are no whole numbers.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], channels: int, on_error: str = "refuse",
-                 workers: int = 2) -> None:
+    def __init__(self, path: str | Path, size: tuple[int, int], channels: int, on_error: str = "refuse", workers: int = 2,
+                 background: str = "white") -> None:
         self._path, self._threads = Path(path), min(workers, os.cpu_count() or 1)
         self._schema, count = _header(self._path)
         if self._schema.get("image", {}).get("type") != "bytes":
             raise InputError(f"mindrecord file {path} has the columns {', '.join(self._schema)}, allowed: image of type bytes, "
                              "and perhaps label and name")
-        super().__init__(count, size, channels, on_error, workers)
+        super().__init__(count, size, channels, on_error, workers, background=background)
         self._classes = functools.lru_cache(None)(self._read_classes)
         if not count or isinstance(self._sources(np.array([count - 1]))[0], InputError):
             raise InputError(f"mindrecord file {path} is {'cut off or damaged' if count else 'empty'}, allowed: a whole file")
@@ -77,11 +80,11 @@ class MindRecordDataset(EncodedDataset):
         data = data if batch == 1 else data.batch(batch)
         return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
-    def _read_classes(self) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """(labels, class names): a class is called as the first folder in its images' names."""
+    def _read_classes(self) -> Classes:
+        """A class is called as the first folder in its images' names."""
         column = self._schema.get("label")
         if column is None:
-            return None, ()
+            return Classes(None, why_none=f"{self._path} has no column label")
         if column.get("type") not in ("int32", "int64") or "shape" in column:
             raise InputError(f"mindrecord file {self._path}: column label is {column}, allowed: int32 or int64, one per image")
         named = self._schema.get("name", {}).get("type") == "string"
@@ -92,10 +95,10 @@ class MindRecordDataset(EncodedDataset):
         labels = np.concatenate([part[0].ravel() for part in parts]).astype(np.int64)
         check_labels(f"mindrecord file {self._path}", labels)
         if not named:
-            return labels, ()
+            return Classes(labels)
         names = np.concatenate([part[1].ravel() for part in parts])
         first = dict(zip(labels[::-1].tolist(), names[::-1].tolist()))
-        return labels, tuple(str(first.get(k, k)).split("/")[0] for k in range(labels.max() + 1))
+        return Classes(labels, tuple(str(first.get(k, k)).split("/")[0] for k in range(labels.max() + 1)))
 
 
 def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | None = None, on_error: str = "refuse") -> list[str]:
@@ -130,7 +133,9 @@ def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | Non
         paths = [path for path, error in zip(paths, errors) if error is None]
         if not paths:
             raise InputError(f"data folder {folder}: all {len(skipped)} images are broken, allowed: at least one that is not")
-        labels, _ = class_folders(folder, paths)
+        labels, _, why_none = class_folders(folder, paths)
+        if labels is None:
+            log.info("packed without labels: %s", why_none)
         rows: list[dict[str, Any]] = [{"name": path.relative_to(folder).as_posix()} for path in paths]
         if labels is not None:
             rows = [{**row, "label": int(label)} for row, label in zip(rows, labels)]
@@ -180,9 +185,11 @@ def _encode(path: Path, size: tuple[int, int] | None) -> bytes:
     with Image.open(path, formats=FORMATS) as image:
         image.draft(None, (2 * max(size), 2 * max(size)))  # as in `read_image`, so that both give the same pixels
         image = upright(image)
-        if image.mode not in ("L", "RGB", "RGBA"):
-            see_through = "A" in image.getbands() or "transparency" in image.info
-            image = image.convert("L" if image.mode == "1" else "RGBA" if see_through else "RGB")
+        if is_transparent(image):
+            image = image.convert("RGBA")
+        else:
+            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            image.info.pop("transparency", None)  # a colour that no pixel has, but one of the resized may
         file = io.BytesIO()
         fit(image, size).save(file, "PNG")
     return file.getvalue()

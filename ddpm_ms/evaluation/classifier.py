@@ -83,9 +83,12 @@ class ClassifierReport:
 
     def __str__(self) -> str:
         asked = "" if self.agree is None else f"recognised as the class asked for: {self.agree:.1%}\n"
+        few = ""
+        if self.samples < SAMPLES:
+            few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw"
         return (f"recognised with p >= {CONFIDENT}: {self.confident:.1%} of {self.samples} samples ({self.real_confident:.1%} of "
                 f"{self.real} real images)\nclasses seen: {self.classes} of {self.all_classes}\n{asked}"
-                f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f})")
+                f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f}){few}")
 
 
 class ClassifierJudge:
@@ -142,11 +145,13 @@ def classifier(subject: Subject) -> ClassifierReport | None:
     """What the `ClassifierJudge` of the run's data says of samples; None on other ranks than 0.
 
     Raises:
-        InputError: the data has no labels, or fewer than two images are asked for.
+        InputError: the data has no labels, or fewer images are asked for than there are classes, or than two.
     """
     count = SAMPLES if subject.count is None else int(check_range("--num-images", subject.count, 2))
     first = subject.runtime.rank == 0
     judge = classifier_judge(subject.config.data) if first else None  # before anything is drawn, which may take long
+    if judge is not None and subject.classes is None and count < len(judge.classes):
+        raise InputError(f"--num-images is {count}, allowed: at least {len(judge.classes)}, one for each class")
     images = subject.draw(count)
     if judge is None:
         return None
@@ -162,7 +167,8 @@ def classifier_judge(config: DataConfig) -> ClassifierJudge:
     """
     dataset = create_dataset(config)
     if dataset.labels is None:
-        raise InputError(f"data {config.name} has no labels, allowed with --metric classifier: data with labels, of which a "
+        why = dataset.why_no_labels and f" ({dataset.why_no_labels})"
+        raise InputError(f"data {config.name} has no labels{why}, allowed with --metric classifier: data with labels, of which a "
                          "classifier can be trained")
     rows = chosen_images(len(dataset), dataset.shape)
     return ClassifierJudge(dataset.load(rows), dataset.labels[rows], cache_dir() / "classifiers")

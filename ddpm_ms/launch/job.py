@@ -55,11 +55,25 @@ def check_job(job: Job, environment: Mapping[str, str] = os.environ) -> None:
         raise InputError(f"--ranks is {job.ranks}, allowed with the visible devices {visible}: at most {len(visible.split(','))}")
     if job.nodes > 1 and not job.master:
         raise InputError("--master is '', allowed with several nodes: HOST:PORT")
-    if job.master and not re.fullmatch(r".+:\d+", job.master):
-        raise InputError(f"--master is {shown(job.master)}, allowed: HOST:PORT")
+    if job.master:
+        _check_master(job.master)
     if job.rank_table and not Path(job.rank_table).is_file():
         raise InputError(f"--rank-table is {shown(job.rank_table)}, allowed: a file")
     find_msrun()
+
+
+def _check_master(master: str) -> None:
+    """Raise `InputError` unless it is HOST:PORT of a host whose name this machine knows."""
+    if not re.fullmatch(r".+:\d{1,5}", master):
+        raise InputError(f"--master is {shown(master)}, allowed: HOST:PORT")
+    host, port = master.rsplit(":", 1)
+    check_range("the port of --master", int(port), 1, 65535)
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise InputError(f"--master is {shown(master)}, allowed: HOST:PORT of a host whose name this machine can resolve "
+                         f"({problem})") from None
 
 
 def msrun_command(job: Job, address: str) -> list[str]:

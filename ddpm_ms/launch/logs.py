@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from ddpm_ms.launch.job import Job
 
 TAIL_BYTES = 65536  # of a log, enough for its last lines
 MINDSPORE_INFO, MINDSPORE_LINES = b"[INFO]", (b"[INFO]", b"[WARNING]")
+WAITING = b"waiting for "  # begins a line of a rank that says nothing more until it has what it waits for
+WAIT_SECONDS = 10.0  # after which that line is shown again
 
 
 def prepare_logs(job: Job) -> None:
@@ -24,7 +27,10 @@ def prepare_logs(job: Job) -> None:
 
 
 class LiveLog:
-    """Copies the whole lines that are added to ``path``, but for MindSpore's [INFO], to a file descriptor."""
+    """Copies the whole lines that are added to ``path``, but for MindSpore's [INFO], to a file descriptor.
+
+    A last line that begins with "waiting for" is shown every ten seconds, with the time that has passed.
+    """
 
     def __init__(self, path: Path, descriptor: int = 1) -> None:
         self.path = path
@@ -32,6 +38,7 @@ class LiveLog:
         self.closed = False  # nobody reads any more
         self._position = 0
         self._partial = b""
+        self._last, self._came, self._shown = b"", 0.0, 0.0
 
     def copy(self, last: bool = False) -> None:
         """Copy what is new; ``last``: the last line, too, even if it has no end."""
@@ -46,7 +53,18 @@ class LiveLog:
         lines = [line + b"\n" for line in lines]
         if last and self._partial:
             lines.append(self._partial + b"\n")
-        self._write(b"".join(line for line in lines if not line.startswith(MINDSPORE_INFO)))
+        lines = [line for line in lines if not line.startswith(MINDSPORE_INFO)]
+        if lines:
+            self._last, self._came = lines[-1], time.monotonic()
+            self._shown = self._came
+        self._write(b"".join(lines))
+
+    def remind(self) -> None:
+        """Show what is waited for, if the time has come."""
+        now = time.monotonic()
+        if self._last.startswith(WAITING) and now - self._shown >= WAIT_SECONDS:
+            self._shown = now
+            self._write(b"%s (%d s)\n" % (self._last.rstrip(), now - self._came))
 
     def _write(self, data: bytes) -> None:
         while data and not self.closed:

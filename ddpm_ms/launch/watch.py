@@ -52,10 +52,11 @@ def _watch(job: Job, msrun: subprocess.Popen[bytes], members: Members, stop: Sto
     """Return when all members have ended: the first that failed, for which the others were ended, or None."""
     output = LiveLog(job.log_of(f"rank {job.first_rank}"))
     failed, over = None, False
-    while not over:
+    while not over and not (stop.signals and not members.all):  # before there is any rank, there is nothing to wait for
         msrun_ended = msrun.poll() is not None  # read before the news, which then hold all that its ranks have said
         members.receive(POLL_SECONDS)
         output.copy()
+        output.remind()
         stop.pass_on(members)
         incomplete = msrun_ended and len(members.ranks) < job.ranks
         if not failed and not incomplete:
@@ -92,12 +93,15 @@ def _status(job: Job, members: Members, stop: Stop, failed: Member | None) -> in
     if stop.killed:
         _say(f"all ranks were killed: {stop.killed}")
         return 128 + signal.SIGKILL
+    if failed is None and stop.signals and not members.all:
+        return 128 + stop.signals[0]
     if failed is None:
         _say(f"msrun failed; its log: {job.msrun_log}", last_lines(job.msrun_log))
         return 1
     if not (stop.signals and failed.status == -signal.SIGTERM):  # asked to end, it did, with nothing to save
-        log = job.log_of(failed.name)
-        _say(f"{failed.name} failed with status {failed.exit_status}; its log: {log}", last_lines(log))
+        log, shown = job.log_of(failed.name), job.log_of(f"rank {job.first_rank}")
+        said = last_lines(log)
+        _say(f"{failed.name} failed with status {failed.exit_status}; its log: {log}", said if said != last_lines(shown) else "")
     return failed.exit_status
 
 

@@ -3,6 +3,7 @@ nothing happens."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime.devices import Runtime
 
+log = logging.getLogger("ddpm_ms")
+
 
 def join() -> tuple[int, int]:
     """(rank, number of ranks), once all have come. msrun's scheduler process stays in here until they have gone."""
@@ -22,6 +25,10 @@ def join() -> tuple[int, int]:
         # Whoever signals a whole job means the workers: without the scheduler they could not finish their step.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+    else:
+        # Said once: until all have come, MindSpore lets no other thread of Python run. `launch` says it again.
+        log.info("waiting for all %s ranks to meet at %s:%s", *(os.environ.get(name, "?") for name in (
+            "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT")))
     init()
     return get_rank(), get_group_size()
 

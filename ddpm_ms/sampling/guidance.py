@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from ddpm_ms.config import SamplingConfig
-from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.errors import InputError
 
 
 def class_labels(num_classes: int | None, classes: Sequence[int] | None, images: range, given: bool) -> Tensor | None:
@@ -34,7 +34,8 @@ def class_labels(num_classes: int | None, classes: Sequence[int] | None, images:
     if len(labels) != len(images):
         raise InputError(f"there are {len(labels)} classes for {len(images)} images, allowed: one each")
     for label in labels:
-        check_range("class", label, 0, num_classes)
+        if not 0 <= label <= num_classes:
+            raise InputError(f"class is {label}, allowed: 0 to {num_classes - 1}, or {num_classes} for no class")
     return Tensor(np.array(labels), ms.int32)
 
 

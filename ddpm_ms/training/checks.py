@@ -21,10 +21,14 @@ def check_labels(model: nn.Cell, dataset: Any) -> None:
         return
     labels = dataset.labels
     if labels is None:
-        raise InputError(f"model.num_classes is {classes}, but the data has no labels, allowed: null")
+        why = getattr(dataset, "why_no_labels", "")
+        raise InputError(f"model.num_classes is {classes}, but the data has no labels{why and f' ({why})'}, allowed: null")
     if not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(f"the data has labels {labels.min()} to {labels.max()}, allowed with model.num_classes={classes}: "
                          f"0 to {classes - 1}")
+    names = getattr(dataset, "class_names", ())
+    if len(names) > classes:
+        raise InputError(f"data.class_names has {len(names)} names, allowed with model.num_classes={classes}: at most {classes}")
 
 
 def check_run(config: Config, diffusion: GaussianDiffusion, dataset: Any, world: int) -> None:
@@ -48,15 +52,20 @@ def _check_sizes(c: TrainingConfig, diffusion: GaussianDiffusion, dataset: Any, 
     shape, size = dataset.shape, (diffusion.channels, *diffusion.image_size)
     if tuple(shape) != size:
         raise InputError(f"the data has {describe(shape)}, but the diffusion is for {describe(size)}")
-    if c.train_batch_size % world:
-        raise InputError(f"training.train_batch_size is {c.train_batch_size}, allowed on {world} devices, which share it: "
-                         f"multiples of {world}")
+    check_share(c, world)
     batch, finite = c.train_batch_size * c.gradient_accumulate_every, hasattr(dataset, "__len__")
     if finite and batch > len(dataset):
         raise InputError(f"one optimizer step takes {batch} images (train_batch_size x gradient_accumulate_every), allowed: "
                          f"at most the {len(dataset)} of the data set")
     if not finite and (c.train_num_epochs or c.save_and_sample_every == "epoch"):
         raise InputError("training by epochs with data that has no length, allowed: train_num_steps, save_and_sample_every")
+
+
+def check_share(c: TrainingConfig, world: int) -> None:
+    """Raise `InputError` unless ``world`` devices can share the batch."""
+    if c.train_batch_size % world:
+        raise InputError(f"training.train_batch_size is {c.train_batch_size}, allowed on {world} devices, which share it: "
+                         f"multiples of {world}")
 
 
 def count_steps(c: TrainingConfig, dataset: Any, images_per_step: int) -> int:

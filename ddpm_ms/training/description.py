@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ddpm_ms.config import Config, DataConfig, DistillationConfig, RuntimeConfig, SamplingConfig, TrainingConfig
+from ddpm_ms import visual
+from ddpm_ms.config import Config, DataConfig, DistillationConfig, RuntimeConfig, SamplingConfig, TrainingConfig, replace
 from ddpm_ms.data import name_of
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import describe_model
@@ -30,3 +31,15 @@ def describe_data(source: Any, diffusion: GaussianDiffusion) -> DataConfig:
     root = str(source) if isinstance(source, (str, Path)) else None
     name = "array" if root is None else name_of(root)
     return DataConfig(name=name, root=root, image_size=diffusion.image_size, channels=diffusion.channels)
+
+
+def with_class_names(data: DataConfig, dataset: Any, num_classes: int | None) -> DataConfig:
+    """``data`` with what ``dataset`` calls its classes, if the network takes any: who draws from the run uses these names."""
+    names = tuple(map(str, getattr(dataset, "class_names", ()))) if num_classes else ()
+    return replace(data, class_names=names) if names else data
+
+
+def grid_captions(config: Config) -> list[str]:
+    """What the images of a run's sample grid are called, of which image k has class k modulo their number."""
+    count, classes = config.training.num_samples, config.model.num_classes
+    return visual.class_captions([k % classes for k in range(count)], config.data.called(classes)) if classes else []

@@ -146,15 +146,16 @@ class RunDirectory:
                                 "the end. Make room and resume with the same command")
         log.error("%s; trying again at the next (failure %d of %d)", problem, self._save_failures, MAX_SAVE_FAILURES)
 
-    def save_pictures(self, step: int, rows: Sequence[dict[str, Any]], images: np.ndarray | None) -> None:
-        """Draw the loss curve of ``rows`` and the grid of ``images`` (N, C, H, W) in [0, 1], if there are any."""
+    def save_pictures(self, step: int, rows: Sequence[dict[str, Any]], images: np.ndarray | None,
+                      captions: Sequence[str] = ()) -> None:
+        """Draw the loss curve of ``rows`` and, if there are ``images`` (N, C, H, W) in [0, 1], their grid with ``captions``."""
         if not self._writes:
             return
         try:
             visual.save_loss_curve(rows, self.path / "loss.png")
             if images is not None:
-                visual.save_grid(images, self.path / "samples" / f"step_{step:08d}.png")
+                visual.save_grid(images, self.path / "samples" / f"step_{step:08d}.png", captions)
                 if self._event_files is not None:
-                    self._event_files.picture("samples", np.asarray(visual.to_grid(images)), step)
+                    self._event_files.picture("samples", np.asarray(visual.to_grid(images, captions=captions)), step)
         except OSError as error:
             log.warning("step %d: the pictures could not be written (%s)", step, error.strerror or error)

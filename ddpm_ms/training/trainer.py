@@ -24,7 +24,7 @@ from ddpm_ms.runtime import ranks
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.checks import check_labels, check_run, count_steps
 from ddpm_ms.training.compilation import Compilation
-from ddpm_ms.training.description import default_sampling, describe_data, describe_run
+from ddpm_ms.training.description import default_sampling, describe_data, describe_run, grid_captions, with_class_names
 from ddpm_ms.training.divergence import divergence, suspects
 from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.initial import begin_with
@@ -81,8 +81,8 @@ class Trainer:
         self.diffusion, self.model = diffusion, diffusion.model
         self.runtime = runtime or rt.current()
         self.dataset = as_dataset(folder_or_dataset, diffusion.image_size, diffusion.channels)
-        self.config = describe_run(diffusion, data or describe_data(folder_or_dataset, diffusion),
-                                   replace(training, precision=precision, amp_level=amp_level),
+        data = with_class_names(data or describe_data(folder_or_dataset, diffusion), self.dataset, diffusion.num_classes)
+        self.config = describe_run(diffusion, data, replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
                                    RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math), init)
         c, world = self.config.training, self.runtime.world
@@ -361,7 +361,7 @@ class Trainer:
 
             with contextlib.suppress(_Stopped), self.ema.applied():
                 images = ranks.Shares(count, count, self.runtime).collect(draw)
-        self.directory.save_pictures(self.step, self.metrics.rows, images)
+        self.directory.save_pictures(self.step, self.metrics.rows, images, grid_captions(self.config))
 
     def _stop_sampling(self, *progress: Any) -> None:
         # Other ranks would wait for this one's images.

@@ -1,5 +1,6 @@
 """Pictures: grids, animations, curves, and the page that shows a run. NumPy, Pillow and matplotlib only."""
 
+from ddpm_ms.visual.captions import class_captions
 from ddpm_ms.visual.images import (
     FRAMES,
     frame_steps,
@@ -15,5 +16,6 @@ from ddpm_ms.visual.plots import save_benchmark, save_loss_curve, save_losses, s
 from ddpm_ms.visual.report import save_report
 from ddpm_ms.visual.runs import read_metrics, short_names
 
-__all__ = ["FRAMES", "frame_steps", "read_metrics", "save_benchmark", "save_gif", "save_grid", "save_image", "save_loss_curve",
-           "save_losses", "save_pairs", "save_report", "save_schedules", "save_strip", "short_names", "to_grid", "to_uint8"]
+__all__ = ["FRAMES", "class_captions", "frame_steps", "read_metrics", "save_benchmark", "save_gif", "save_grid", "save_image",
+           "save_loss_curve", "save_losses", "save_pairs", "save_report", "save_schedules", "save_strip", "short_names",
+           "to_grid", "to_uint8"]

@@ -9,6 +9,8 @@ from typing import Sequence
 import numpy as np
 from PIL import Image
 
+from ddpm_ms.visual.captions import NARROWEST, captioned
+
 MIN_SIDE = 480  # small images are enlarged to about this, pixel by pixel, so that a person can see them
 
 FRAMES = 100  # of an animation
@@ -19,8 +21,8 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
-def to_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Image.Image:
-    """(N, C, H, W) in [0, 1] side by side, about square unless ``columns`` says otherwise."""
+def to_grid(images: np.ndarray, columns: int | None = None, gap: int = 1, captions: Sequence[str] = ()) -> Image.Image:
+    """(N, C, H, W) in [0, 1] side by side, about square unless ``columns`` says otherwise; ``captions`` go below the images."""
     count, channels, height, width = images.shape
     columns = columns or math.isqrt(max(count - 1, 0)) + 1
     rows = -(-count // columns)
@@ -29,13 +31,16 @@ def to_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> Ima
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[top:top + height, left:left + width] = image.transpose(1, 2, 0)
     picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    factor = max(1, MIN_SIDE // max(picture.size))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    factor = max(1, MIN_SIDE // max(picture.size), -(-NARROWEST // width) if captions else 1)
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    if captions:
+        return captioned(picture, captions, columns, (height * factor, width * factor), gap * factor)
+    return picture
 
 
-def save_grid(images: np.ndarray, path: str | Path) -> None:
-    """Write (N, C, H, W) in [0, 1] as one PNG."""
-    _write(to_grid(images), path)
+def save_grid(images: np.ndarray, path: str | Path, captions: Sequence[str] = ()) -> None:
+    """Write (N, C, H, W) in [0, 1] as one PNG, with ``captions`` below the images if there are any."""
+    _write(to_grid(images, captions=captions), path)
 
 
 def save_image(image: np.ndarray, path: str | Path) -> None:

@@ -27,7 +27,7 @@ def save_loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Loss against optimizer steps, whole and by quarter of t, from the rows of metrics.jsonl."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     _curves(figure.add_subplot(xlabel="optimizer step", ylabel="loss"), loss_curves(rows))
-    figure.savefig(path, dpi=120)
+    _save(figure, path, 120)
 
 
 def save_losses(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Path) -> None:
@@ -35,7 +35,7 @@ def save_losses(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Path) 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="optimizer step", ylabel="loss")
     _curves(axes, {name: curve(rows, "loss") for name, rows in runs.items()})
-    figure.savefig(path, dpi=120)
+    _save(figure, path, 120)
 
 
 def save_schedules(schedules: Mapping[str, tuple[np.ndarray, np.ndarray]], weights: Mapping[str, np.ndarray], path: str | Path,
@@ -66,7 +66,7 @@ def save_schedules(schedules: Mapping[str, tuple[np.ndarray, np.ndarray]], weigh
                       label=f"{name} (the recipe's)" if own else name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    _save(figure, path, 110)
 
 
 def save_benchmark(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -79,7 +79,7 @@ def save_benchmark(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         axes.annotate(f"{row['ratio']:.2f}", (place, row["ratio"]), ha="center", va="bottom", fontsize="small")
     axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
     axes.set_xticks(range(len(rows)), [f"{row['case']}\n{row['kind']}" for row in rows])
-    figure.savefig(path, dpi=120)
+    _save(figure, path, 120)
 
 
 def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: str | None = None, smoothed: bool = True) -> str:
@@ -164,3 +164,8 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
 
 def _positive(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
+
+
+def _save(figure: Figure, path: str | Path, dpi: int) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi)

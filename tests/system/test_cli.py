@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from ddpm_ms.cli import main
-from ddpm_ms.config import load_config
+from ddpm_ms.cli.classes import asked_classes
+from ddpm_ms.config import Config, DataConfig, load_config
+from ddpm_ms.errors import InputError
+from ddpm_ms.runtime import graphs
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
@@ -198,7 +201,9 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     (["--eta", "1.5"], "eta is 1.5, allowed: 0.0 to 1.0"),
     (["--num-images", "0"], "--num-images is 0"),
     (["--seed", "-1"], "seed is -1"),
-    (["--classes", "11"], "class is 11, allowed: 0 to 10"),
+    (["--classes", "11"], "--classes is '11', allowed: 0 to 9, or none (no class)"),
+    (["--classes", "-1"], "--classes is '-1', allowed: 0 to 9, or none (no class)"),
+    (["--classes", "non"], "or none (no class), did you mean 'none'?"),
     (["--sampler", "ddpm", "--variance", "learned"], "variance is 'learned', allowed with a network"),
     (["--mask", "m.png"], "--mask without --init-image"),
     (["--out", "x.foo"], "--out is x.foo, allowed: a file ending in .png"),
@@ -219,6 +224,69 @@ def test_a_mask_of_another_size_is_refused(trained, picture, tmp_path, capsys):
     assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--init-image", str(picture), "--mask",
                  str(tmp_path / "mask.png")]) == 2
     assert "is 9x8 pixels, allowed: 8x8" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of three classes, a run of it, and the command that trains it; without graphs, which would only take time."""
+    place = tmp_path_factory.mktemp("photos")
+    for number, name in enumerate(["cats", "dogs", "owls"] * 3):
+        (place / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(place / "photos" / name / f"{number}.png")
+    words = ["train", "--config", ROOT / "configs" / "folder.yaml", "--run-dir", place / "run", "--device", "CPU", "--mode",
+             "pynative", *TINY, "model.num_classes=3", "training.train_num_steps=1", "training.gradient_accumulate_every=1",
+             "data.image_size=8", f"data.root={place / 'photos'}"]
+    assert main(list(map(str, words))) == 0
+    yield place, list(map(str, words))
+    graphs.use("graph")
+
+
+def test_class_names_travel_with_the_run(photos, tmp_path, capsys):
+    place, _ = photos
+    assert load_config(place / "run" / "config.yaml").data.class_names == ("cats", "dogs", "owls")
+    sample = ["sample", "--checkpoint", str(place / "run"), "--device", "CPU", "--mode", "pynative", "--steps", "1"]
+    grid, out = tmp_path / "a" / "grid.png", tmp_path / "b" / "x.npz"
+    assert main([*sample, "-n", "5", "--classes", "owls", "0", "none", "1", "--npz", str(out), "--out", str(grid)]) == 0
+    drawn = np.load(out)
+    assert drawn["labels"].tolist() == [2, 0, 3, 1, 2] and drawn["class_names"].tolist() == ["cats", "dogs", "owls"]
+    width, height = Image.open(grid).size
+    assert height > 2 / 3 * width + 20  # of three columns and two rows, with captions
+    assert main([*sample, "-n", "2", "--npz", str(out), "--out", str(grid)]) == 0
+    assert np.load(out)["labels"].tolist() == [0, 1]
+    assert main(["report", str(place / "run"), "--out", str(tmp_path / "c" / "x.html")]) == 0
+    assert "; 3 classes: cats, dogs, owls;" in (tmp_path / "c" / "x.html").read_text()
+
+
+@pytest.mark.parametrize("command", [["sample"], ["evaluate"], ["visualize", "reverse"], ["visualize", "nearest"]])
+@pytest.mark.parametrize(("word", "near"), [("5", ""), ("cat", ", did you mean 'cats'?")])
+def test_a_class_that_is_none_is_told_the_names(photos, monkeypatch, tmp_path, capsys, command, word, near):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--checkpoint", str(photos[0] / "run"), "--device", "CPU", "--classes", "dogs", word, "--out", "x/y"
+                 + (".gif" if "reverse" in command else ".png")][:None if command != ["evaluate"] else -2]) == 2
+    allowed = "cats (0), dogs (1), owls (2), or none (no class)"
+    assert capsys.readouterr().err.strip().endswith(f"ddpm-ms: --classes is '{word}', allowed: {allowed}{near}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_does_not_go_on_with_other_classes(photos, capsys):
+    place, words = photos
+    (place / "photos" / "dogs").rename(place / "photos" / "bats")
+    try:
+        assert main(words) == 2
+    finally:
+        (place / "photos" / "bats").rename(place / "photos" / "dogs")
+    assert "data.class_names: ['cats', 'dogs', 'owls'] -> ['bats', 'cats', 'owls']" in capsys.readouterr().err
+
+
+def test_a_class_by_name_comes_before_a_class_by_number():
+    def asked(*words, count=3, **data):
+        return asked_classes(SimpleNamespace(classes=words), SimpleNamespace(num_classes=count), Config(data=DataConfig(**data)))
+
+    assert asked("2", "10", "0", "none", "1", class_names=["10", "2", "none"]) == [1, 0, 0, 2, 1]
+    assert asked("none", "3", "2") == [3, 3, 2]  # of a run that was made before names were recorded
+    assert asked("cat", "1", "2", class_names=["cat"]) == [0, 1, 2]
+    with pytest.raises(InputError, match=r"--classes is '0', allowed with a network that is not class-conditional: nothing"):
+        asked("0", count=None)
 
 
 def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
@@ -266,3 +334,55 @@ def test_importing_starts_nothing():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.stdout.strip() == "False", done.stderr
+
+
+DIGITS, NO_RUN = ROOT / "configs" / "digits.yaml", ROOT / "configs"
+REFUSED = {  # "OUT" stands for a path below a folder that is not there
+    "train a recipe with a mistake": ["train", "--config", DIGITS, "--run-dir", "OUT/run", "model.dmi=3"],
+    "train without its data": ["train", "--config", DIGITS, "--run-dir", "OUT/run", "data.name=image_folder", "data.root=none"],
+    "train a batch that the data has not": ["train", "--config", DIGITS, "--run-dir", "OUT/run", *TINY,
+                                            "training.train_batch_size=1798"],
+    "train as one of several": ["train", "--config", DIGITS, "--run-dir", "OUT/run", "--ranks", 2],
+    "rehearse a batch that ranks cannot share": ["train", "--config", DIGITS, "--run-dir", "OUT/run", *TINY, "--device", "CPU",
+                                                 "--dry-run", "--ranks", 3],
+    "distill no run": ["distill", "--teacher", NO_RUN, "--steps", 4, "--run-dir", "OUT/students"],
+    "sample no run": ["sample", "--checkpoint", NO_RUN],
+    "sample no run into files": ["sample", "--checkpoint", NO_RUN, "--out", "OUT/a/x.png", "--gif", "OUT/b/x.gif", "--npz",
+                                 "OUT/c/x.npz", "--files", "OUT/d"],
+    "sample with a mistake": ["sample", "--checkpoint", "RUN", "--steps", 99, "--out", "OUT/a/x.png", "--files", "OUT/d"],
+    "sample a class that is none": ["sample", "--checkpoint", "RUN", "--classes", "horses", "--npz", "OUT/x.npz"],
+    "redraw no image": ["sample", "--checkpoint", "RUN", "--init-image", "none.png", "--out", "OUT/x.png"],
+    "evaluate no run": ["evaluate", "--checkpoint", NO_RUN],
+    # What launch finds by a rehearsal is in test_distributed.py.
+    "launch with no such master": ["launch", "--nodes", 2, "--master", "a..b:8118", "train", "--config", DIGITS,
+                                   "--run-dir", "OUT/run"],
+    "launch sampling of no run": ["launch", "--ranks", 2, "sample", "--checkpoint", NO_RUN],
+    "launch evaluation of no run": ["launch", "--ranks", 2, "evaluate", "--checkpoint", NO_RUN],
+    "benchmark nothing": ["benchmark", "--repeats", 0, "--operators", "OUT/profile"],
+    "draw a step that is none": ["visualize", "forward", "--config", DIGITS, "--steps", 1000, "--out", "OUT/x.png"],
+    "draw an image that is none": ["visualize", "forward", "--config", DIGITS, "--index", 1797, "--out", "OUT/x.png"],
+    "draw no schedule": ["visualize", "schedules", "--config", DIGITS, "diffusion.loss_weight=x", "--out", "OUT/x.png"],
+    "draw the losses of no run": ["visualize", "losses", NO_RUN, "--out", "OUT/x.png"],
+    "animate no run": ["visualize", "reverse", "--checkpoint", NO_RUN],
+    "animate no run into a file": ["visualize", "reverse", "--checkpoint", NO_RUN, "--out", "OUT/x.gif"],
+    "look for copies of no run": ["visualize", "nearest", "--checkpoint", NO_RUN, "--out", "OUT/x.png"],
+    "report of no run": ["report", NO_RUN],
+    "report of no run into a file": ["report", NO_RUN, "--out", "OUT/x.html"],
+    "inspect no recipe": ["data", "inspect", "none.yaml", "--out", "OUT/x.png"],
+    "inspect a folder without images": ["data", "inspect", "."],
+    "pack a folder without images": ["data", "pack", ".", "OUT/x.mindrecord"],
+}
+
+
+def everything_in(folder):
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_leaves_nothing_behind(name, photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    words = [str(word).replace("RUN", str(photos[0] / "run")).replace("OUT", str(tmp_path / "out")) for word in REFUSED[name]]
+    before = everything_in(NO_RUN), everything_in(photos[0])
+    assert main(words) == 2
+    assert capfd.readouterr().err.strip().splitlines()[-1].startswith("ddpm-ms: ")
+    assert not list(tmp_path.iterdir()) and before == (everything_in(NO_RUN), everything_in(photos[0]))

@@ -189,11 +189,20 @@ def test_a_mistake_is_found_before_any_rank_is_started(folder):
     assert not (folder / "none").exists()
 
 
-@pytest.mark.slow
-def test_a_mistake_that_only_the_ranks_can_see_is_theirs(folder):
+def test_a_batch_that_the_ranks_cannot_share_is_refused_before_any_is_started(folder):
     process = bash(TRAIN, "CPU", 2, folder / "recipe.yaml", "--run-dir", folder / "odd", "training.train_batch_size=7")
     output = finish(process)
-    assert process.returncode == 2 and "train_batch_size is 7, allowed on 2 devices, which share it: multiples of 2" in output
+    message = "ddpm-ms: training.train_batch_size is 7, allowed on 2 devices, which share it: multiples of 2\n"
+    assert process.returncode == 2 and output.endswith(message) and output.count("train_batch_size") == 1
+    assert not (folder / "odd").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_that_only_the_ranks_can_see_is_theirs_and_said_once(folder):
+    process = bash(TRAIN, "CPU", 2, folder / "recipe.yaml", "--run-dir", folder / "odd", "training.train_batch_size=1798")
+    output = finish(process)
+    assert process.returncode == 2 and output.count("allowed: at most the 1797 of the data set") == 1
+    assert re.search(r"rank [01] failed with status 2", output)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -214,8 +223,8 @@ def test_a_wrong_argument_of_the_launcher_is_one_line(folder, arguments, message
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_rank_is_started(folder):
-    for script, *arguments in ((TRAIN, folder / "recipe.yaml", f"--run-dir={folder / 'none'}"), (SAMPLE, folder)):
+    for script, *arguments in ((TRAIN, folder / "recipe.yaml", f"--run-dir={folder / 'none'}"), (SAMPLE, folder / "alone")):
         process = bash(script, "Ascend", 2, *arguments)
         output = finish(process)
         assert process.returncode == 2 and "Ascend cannot start" in output and "CANN" in output
-    assert not (folder / "none").exists() and not (folder / "sample_logs").exists()
+    assert not (folder / "none").exists() and not (folder / "alone" / "sample_logs").exists()

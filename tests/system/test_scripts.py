@@ -36,6 +36,12 @@ def test_a_script_is_strict_and_explains_itself(script):
     assert done.returncode == 0 and "usage:" in done.stdout
 
 
+def test_the_script_for_slurm_explains_all_that_can_be_said():
+    done = subprocess.run(["bash", FOLDER / "slurm_train.sbatch", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("usage:", "DEVICE ", "DEVICES_PER_NODE", "--run-dir", "--nodes", "resumes"))
+
+
 @pytest.mark.parametrize(("signal", "status"), [("INT", 130), ("TERM", 143)])
 def test_a_script_does_not_go_on_after_a_command_that_was_asked_to_stop(signal, status):
     # As training does: the command sees the signal too, saves, and ends with status 0.

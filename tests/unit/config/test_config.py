@@ -124,6 +124,14 @@ def test_differences_names_keys_that_change_the_weights_and_no_others():
                                        "training.train_lr: 0.0001 -> 1.0"]
     cosine = [config_from_dict({"training": {"lr_schedule": "cosine", "train_num_steps": n}}) for n in (1, 2)]
     assert len(differences(*cosine)) == 1
+    unnamed, cats, dogs = (config_from_dict({"data": {"class_names": names}}) for names in (None, ["cats"], ["dogs"]))
+    assert differences(unnamed, cats) == []  # of a run that was made before names were recorded
+    assert differences(cats, dogs) == ["data.class_names: ['cats'] -> ['dogs']"]
+
+
+def test_classes_without_a_name_are_called_by_their_numbers_and_the_last_one_none():
+    assert config_from_dict({"data": {"class_names": ["cats"]}}).data.called(3) == ["cats", "1", "2", "none"]
+    assert Config().data.called(2) == ["0", "1", "none"]
 
 
 def test_the_printed_recipe_is_plain_yaml():

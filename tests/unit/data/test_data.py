@@ -39,6 +39,60 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path):
     assert read_image(tmp_path / "x.png", (4, 4), 1).mean() == pytest.approx(0.5, abs=0.01)
 
 
+def with_a_hole(path, mode, hidden, opaque=False):
+    """An 8x8 picture of grey 100, but for its left half: there it is ``hidden`` and, unless ``opaque``, transparent."""
+    grey = np.full((8, 8), 100, np.uint8)
+    grey[:, :4] = hidden
+    alpha = np.where(np.arange(8) < 4, 255 if opaque else 0, 255).astype(np.uint8)[None].repeat(8, 0)
+    if mode == "RGBA":
+        image = Image.fromarray(np.stack([grey, grey, grey, alpha], -1))
+    elif mode == "LA":
+        image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    else:  # a colour, or a palette's entry, that stands for transparent
+        colour = Image.fromarray(np.stack([grey] * 3, -1))
+        image = {"L": Image.fromarray(grey), "RGB": colour, "P": colour.quantize(4),
+                 "I;16": Image.fromarray(grey.astype(np.uint16) << 8)}[mode]
+        clear = hidden << 8 if mode == "I;16" else image.getpixel((0, 0))
+    image.save(path, **{} if opaque or mode in ("RGBA", "LA") else {"transparency": clear})
+    return read_image(path, (8, 8), 3, "white"), read_image(path, (8, 8), 1, "black")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "I;16"])
+def test_what_is_transparent_shows_the_background_and_never_its_hidden_colour(tmp_path, mode):
+    colour, grey = with_a_hole(tmp_path / "x.png", mode, hidden=30)
+    assert (colour[:, :, :4] == 1).all() and (grey[:, :, :4] == 0).all()
+    for image in (colour, grey):
+        np.testing.assert_allclose(image[:, :, 4:], 100 / 255, atol=1e-6)
+    colour, grey = with_a_hole(tmp_path / "x.png", mode, hidden=30, opaque=True)
+    for image in (colour, grey):
+        np.testing.assert_allclose(image[:, :, :4], 30 / 255, atol=1e-6)
+
+
+def test_half_transparent_pixels_are_mixed_and_four_channels_keep_them(tmp_path):
+    Image.new("RGBA", (8, 8), (200, 100, 0, 51)).save(tmp_path / "x.png")
+    mixed = read_image(tmp_path / "x.png", (4, 4), 3)
+    np.testing.assert_allclose(mixed[:, 0, 0] * 255, [244, 224, 204], atol=1)
+    np.testing.assert_allclose(read_image(tmp_path / "x.png", (4, 4), 4)[:, 0, 0] * 255, [200, 100, 0, 51], atol=1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_opaque_image_has_the_same_bits_with_or_without_an_alpha_channel(tmp_path, channels):
+    pixels = picture(tmp_path / "plain.png", (24, 16))
+    Image.fromarray(np.concatenate([pixels, np.full((16, 24, 1), 255, np.uint8)], 2)).save(tmp_path / "alpha.png")
+    plain, alpha = (read_image(tmp_path / name, (10, 10), channels, "black") for name in ("plain.png", "alpha.png"))
+    np.testing.assert_array_equal(plain, alpha)
+    expected = Image.fromarray(pixels).convert("L" if channels == 1 else "RGB").resize((15, 10), Image.Resampling.BICUBIC)
+    expected = np.asarray(expected.crop((2, 0, 12, 10)), np.float32) / 255
+    np.testing.assert_array_equal(plain, expected[None] if channels == 1 else expected.transpose(2, 0, 1))
+
+
+def test_the_background_is_that_of_the_recipe(tmp_path):
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "x.png")
+    for colour, value in (("white", 1), ("black", 0)):
+        config = DataConfig(root=str(tmp_path), image_size=8, background=colour)
+        assert (create_dataset(config).load([0]) == value).all()
+
+
 @pytest.mark.parametrize(("size", "box"), [((16, 8), (4, 0, 12, 8)), ((8, 16), (0, 4, 8, 12))])
 def test_the_shorter_side_is_fitted_and_the_centre_cropped(tmp_path, size, box):
     pixels = picture(tmp_path / "x.png", size)

@@ -252,6 +252,16 @@ def test_labels_that_are_no_classes_are_refused(tmp_path):
             load("npz", tmp_path / "x.npz", 8)
 
 
+def test_an_array_file_may_say_what_its_classes_are_called(tmp_path):
+    arrays = dict(images=pixels(3, 8, 8), labels=np.arange(3))
+    np.savez(tmp_path / "x.npz", **arrays, class_names=["cat", "dog", "owl"])
+    assert load("npz", tmp_path / "x.npz", 8).class_names == ("cat", "dog", "owl")
+    for names in (np.arange(3), np.array([["cat"]])):
+        np.savez(tmp_path / "x.npz", **arrays, class_names=names)
+        with pytest.raises(InputError, match=r"has class_names of shape .*, allowed: texts \(K,\)"):
+            load("npz", tmp_path / "x.npz", 8)
+
+
 def test_an_array_file_needs_its_root(tmp_path):
     np.savez(tmp_path / "x.npz", images=pixels(3, 8, 8), labels=np.arange(2))
     with pytest.raises(InputError, match="2 labels for 3 images"):
@@ -280,3 +290,26 @@ def test_inspect_counts_classes_and_draws_a_row_of_each(tmp_path, capsys):
     with Image.open(tmp_path / "sub" / "sheet.png") as sheet:
         assert sheet.width / sheet.height == pytest.approx((8 * 29 + 1) / (3 * 29 + 1), rel=0.01)  # 8 columns, 3 rows
     assert main(["data", "inspect", str(CONFIGS / "digits.yaml"), "--out", "sheet.txt"]) == 2
+
+
+def test_inspect_takes_a_folder_and_leaves_the_working_directory_and_the_folder_alone(tmp_path, monkeypatch, capsys, caplog):
+    for name in ("photos/cats", "photos/dogs", "here"):
+        jpegs(tmp_path / name, ["a.jpg", "b.jpg"])
+    monkeypatch.chdir(tmp_path / "here")
+    caplog.set_level(logging.INFO, "ddpm_ms")
+    assert main(["data", "inspect", "../photos", "data.image_size=16"]) == 0
+    out = capsys.readouterr().out
+    assert "images: 4" in out and "shape: 3 channels, 16x16" in out and "dogs        2" in out
+    assert sorted(path.name for path in Path().iterdir()) == ["a.jpg", "b.jpg", "runs"]
+    assert Path("runs/inspect/photos.png").is_file() and "runs/inspect/photos.png: 16 of them" in caplog.text
+    jpegs(tmp_path / "photos", ["loose.jpg"])
+    assert main(["data", "inspect", "../photos", "--out", "x/y.png"]) == 0 and Path("x/y.png").is_file()
+    assert "labels: none (../photos/loose.jpg lies in none of the 2 class folders)" in capsys.readouterr().out
+
+
+def test_inspect_takes_a_packed_file(tmp_path, capsys):
+    jpegs(tmp_path / "photos", ["a.jpg", "b.jpg"])
+    packed, out = tmp_path / "photos.mindrecord", tmp_path / "x.png"
+    assert main(["data", "pack", str(tmp_path / "photos"), str(packed)]) == 0
+    assert main(["data", "inspect", str(packed), "--out", str(out)]) == 0
+    assert "data: mindrecord\nimages: 2" in capsys.readouterr().out and out.is_file()

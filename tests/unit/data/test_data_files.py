@@ -49,8 +49,17 @@ def test_class_folders_give_labels_in_sorted_order(animals):
 def test_folders_that_are_no_classes_give_no_labels(animals):
     assert folder(animals / "dog").labels is None
     assert folder(animals / "cat").labels is None
+    assert folder(animals / "cat").why_no_labels == f"{animals}/cat has 0 sub-folders, and classes need two"
     picture(animals / "loose.png")
     assert folder(animals).labels is None
+    assert folder(animals).why_no_labels == f"{animals}/loose.png lies in none of the 3 class folders"
+    picture(animals / "stray.png")
+    assert folder(animals).why_no_labels == f"{animals}/loose.png (and 1 more) lies in none of the 3 class folders"
+
+
+def test_other_names_of_the_classes_can_be_given(animals):
+    assert tuple(folder(animals, class_names=["Katze", "Hund", "Eule"]).class_names) == ("Katze", "Hund", "Eule")
+    assert folder(animals, class_names=["Katze", "Hund", "Eule"]).labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_an_empty_class_folder_is_named_when_labels_are_asked_for(animals):
@@ -142,6 +151,9 @@ def packed(root, path, **keys):
 
 def test_a_packed_folder_gives_what_the_folder_gives(animals, tmp_path):
     picture(animals / "cat" / "c.jpg", size=(40, 30))
+    alpha = np.random.default_rng(1).integers(0, 256, (30, 40, 4), np.uint8)
+    Image.fromarray(alpha).save(animals / "owl" / "c.png")
+    Image.fromarray(alpha[..., 0]).save(animals / "owl" / "d.png", transparency=int(alpha[0, 0, 0]))
     plain, whole = folder(animals), packed(animals, tmp_path / "a b.mindrecord")
     fitted = packed(animals, tmp_path / "fitted.mindrecord", size=(8, 8))
     for dataset in (whole, fitted, as_dataset(tmp_path / "fitted.mindrecord", (8, 8), 3)):
@@ -157,6 +169,13 @@ def test_a_packed_folder_gives_what_the_folder_gives(animals, tmp_path):
 
 def test_a_packed_folder_without_classes_has_no_labels(animals, tmp_path):
     assert packed(animals / "dog", tmp_path / "x.mindrecord").labels is None
+
+
+def test_packing_says_why_there_are_no_labels(animals, tmp_path, caplog):
+    picture(animals / "loose.png")
+    with caplog.at_level(logging.INFO, "ddpm_ms"):
+        assert packed(animals, tmp_path / "x.mindrecord").labels is None
+    assert f"packed without labels: {animals}/loose.png lies in none of the 3 class folders" in caplog.text
 
 
 def full_disk(writer):

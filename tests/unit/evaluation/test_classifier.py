@@ -1,5 +1,7 @@
 """What a classifier says of samples."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,15 @@ def test_samples_are_compared_with_as_many_real_images_that_the_classifier_never
     assert "64 samples" in str(few) and "540 real images" in str(many)
     exact = digits_judge.report(digits_judge.held_out[:100].reshape(-1, 1, 8, 8))
     assert exact.distance == exact.real_distance and exact.confident == exact.real_confident
+
+
+def test_too_few_samples_to_judge_are_refused_before_they_are_drawn_and_few_are_called_few(digits_judge, monkeypatch):
+    monkeypatch.setattr(classifier, "classifier_judge", lambda data: digits_judge)
+    asked = SimpleNamespace(count=9, runtime=SimpleNamespace(rank=0), config=SimpleNamespace(data=None), classes=None)
+    with pytest.raises(InputError, match=r"^--num-images is 9, allowed: at least 10, one for each class$"):
+        classifier.classifier(asked)
+    few, enough = (str(digits_judge.report(digits().load(range(count)))) for count in (255, 256))
+    assert few.endswith("of fewer than 256 images the distance varies threefold from draw to draw") and "threefold" not in enough
 
 
 def two_kinds(count=200):

@@ -1,7 +1,9 @@
 """The launcher, with a stand-in for msrun and shell commands for ranks: everything but MindSpore."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +30,7 @@ def start(name, **variables):
     with open(os.path.join(options["log_dir"], name + ".log"), "w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={{**os.environ, **variables}}, preexec_fn=os.setsid)
 print("msrun was here", flush=True)
+time.sleep(1000 if os.environ.get("MSRUN_SLEEPS") else 0)
 if os.environ.get("MSRUN_FAILS"):
     sys.exit("no cluster today")
 scheduler = start("scheduler", MS_ROLE="MS_SCHED", RANK_ID="0") if first == 0 else None
@@ -142,6 +145,7 @@ def test_ranks_on_cpus_share_the_cores_unless_the_user_has_shared_them_out(place
     (dict(node_rank=-1), "--node-rank is -1, allowed: 0 to 0"),
     (dict(nodes=2), "--master is '', allowed with several nodes: HOST:PORT"),
     (dict(master="host"), "--master is 'host', allowed: HOST:PORT"),
+    (dict(master="host:70000"), "the port of --master is 70000, allowed: 1 to 65535"),
     (dict(rank_table="none.json"), "--rank-table is 'none.json', allowed: a file"),
     (dict(device="Ascend", ranks=4), "--ranks is 4, allowed with the visible devices 0,1: at most 2"),
     (dict(device="GPU", ranks=2), "--ranks is 2, allowed with the visible devices 5: at most 1"),
@@ -150,6 +154,17 @@ def test_a_job_that_cannot_be_started_is_refused(place, changes, message):
     with pytest.raises(InputError) as error:
         check_job(job("true", place, **changes), {"ASCEND_RT_VISIBLE_DEVICES": "0,1", "CUDA_VISIBLE_DEVICES": "5"})
     assert str(error.value) == message
+
+
+def test_a_master_whose_name_nobody_knows_is_refused_before_anything_is_started(place, monkeypatch):
+    def unknown(host, port):
+        raise socket.gaierror(-2, f"Name {host} not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(InputError) as error:
+        check_job(job("true", place, nodes=2, master="node7:8118"))
+    assert str(error.value) == ("--master is 'node7:8118', allowed: HOST:PORT of a host whose name this machine can resolve "
+                                "(Name node7 not known)")
 
 
 def test_a_job_that_can_be_started_is_not_refused(place):
@@ -187,6 +202,29 @@ def test_a_rank_that_fails_ends_the_job_with_its_status_and_is_named(place, capf
     log = place / "logs" / "worker_1.log"
     assert capfd.readouterr().err == f"rank 1 failed with status {status}; its log: {log}\nout of luck\n"
     assert nothing_is_left(place)
+
+
+def test_what_all_ranks_say_is_said_once(place, capfd):
+    assert run(BEGIN + 'echo "ddpm-ms: bad news"; exit 2', place) == 2
+    out, err = capfd.readouterr()
+    assert out == "ddpm-ms: bad news\n" and re.fullmatch(r"rank [01] failed with status 2; its log: .*\n", err)
+
+
+def test_what_a_rank_waits_for_is_said_again_and_again(place, capfd, monkeypatch):
+    monkeypatch.setattr("ddpm_ms.launch.logs.WAIT_SECONDS", 0.2)
+    script = 'echo "a line"; sleep 0.5; echo "waiting for node 2"; sleep 0.9; echo "there it is"; sleep 0.5'
+    assert run(BEGIN + script, place) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[:2] == ["a line", "waiting for node 2"] and lines[-1] == "there it is"
+    assert 2 <= len(lines[2:-1]) <= 5 and set(lines[2:-1]) == {"waiting for node 2 (0 s)"}
+
+
+def test_a_signal_before_msrun_has_started_any_rank_ends_the_job_at_once(place, capfd, monkeypatch):
+    monkeypatch.setenv("MSRUN_SLEEPS", "1")
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    assert run("true", place) == 143
+    assert time.monotonic() - began < 10 and capfd.readouterr().err == ""
 
 
 def test_a_scheduler_that_fails_ends_the_job_of_one_node(place, capfd):
@@ -304,6 +342,7 @@ def test_a_rehearsal_has_its_status_and_ends_with_a_signal(place, capfd):
     ("evaluate", dict(checkpoint="."), "evaluate_logs"),
 ])
 def test_logs_are_beside_what_the_command_writes(place, command, given, logs):
+    (place / "state.json").touch()  # a checkpoint, as far as can be seen without reading it
     assert log_directory(command, SimpleNamespace(**given)) == Path(logs)
 
 

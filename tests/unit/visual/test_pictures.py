@@ -19,6 +19,25 @@ def test_a_grid_shows_every_image_in_order():
     assert np.asarray(visual.to_grid(np.zeros((2, 3, 4, 4)))).shape[2] == 3
 
 
+def test_captions_stand_below_their_images_and_leave_the_pixels_alone():
+    images = np.linspace(0.6, 1, 5).reshape(5, 1, 1, 1) * np.ones((5, 1, 80, 80))
+    words = ["cats", "dogs", "a name too long for it", "", "x"]
+    plain, named = (np.asarray(visual.to_grid(images, captions=captions)) for captions in ([], words))
+    strip = (named.shape[0] - plain.shape[0]) // 2
+    assert strip > 10 and named.shape[1] == plain.shape[1]
+    for row in range(2):
+        np.testing.assert_array_equal(named[row * (81 + strip):][:81], plain[row * 81:][:81])
+    below = [named[81:81 + strip, 1 + 81 * k:81 * (k + 1)] for k in range(3)] + [named[162 + strip:-1, 1:81]]
+    assert [bool((cell < 100).any()) for cell in below] == [True, True, True, False]
+    assert (named[81:81 + strip, [0, 81, 162]] == 128).all()  # nothing reaches the next image
+
+
+def test_captions_say_names_where_these_say_more_than_numbers():
+    assert visual.class_captions([1, 0, 2], ["cats", "dogs", "none"]) == ["dogs", "cats", "none"]
+    assert visual.class_captions([1, 0, 2], ["0", "1", "none"]) == []
+    assert visual.class_captions([0, 1], ["\u732b", "caf\u00e9", "none"]) == ["0", "caf\u00e9"]  # the font has no such letter
+
+
 @pytest.mark.parametrize(("value", "byte"), [(-0.2, 0), (0.5, 128), (1.4, 255), (0.999, 255)])
 def test_pixels_are_rounded_and_clipped(value, byte):
     assert visual.to_uint8(np.array([value]))[0] == byte
