@@ -110,7 +110,7 @@ def differences(old: Config, new: Config) -> list[str]:
     """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change."""
     before, after = _flatten(to_dict(old)), _flatten(to_dict(new))
     free: tuple[str, ...] = FREE_ON_RESUME
-    if _images_per_step(old) == _images_per_step(new):
+    if _images_per_step(old) == _images_per_step(new) and not new.diffusion.immiscible:
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
             if before[key] != after.get(key) and not key.startswith(free)]

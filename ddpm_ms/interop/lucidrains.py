@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from ddpm_ms.errors import InputError, shown
+
 # (their name, ours), applied in order to every parameter name.
 _RENAMES = (
     (r"\b(downs|ups)\.(\d+)\.0\.", r"\1.\2.block1."),
@@ -19,10 +21,25 @@ _RENAMES = (
 )
 
 
+# Where a network's arrays are in the ``state_dict()`` of an EMA of a process, of a process, and of the network itself.
+_PREFIXES = ("ema_model.model.", "model.", "")
+
+
 def unet_from_lucidrains(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename and reshape the arrays of a ``Unet.state_dict()`` so that `ddpm_ms.Unet` of the same keywords takes them."""
+    """Rename and reshape the arrays of a ``Unet.state_dict()`` so that `ddpm_ms.Unet` of the same keywords takes them.
+
+    The state may also be that of a ``GaussianDiffusion`` or of the ``EMA`` of one: what `Trainer` saves as "model" and "ema".
+    Of an EMA the averaged weights are taken.
+
+    Raises:
+        InputError: it holds no such network.
+    """
+    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}init_conv.weight" in state), None)
+    if prefix is None:
+        raise InputError(f"the state has {shown(sorted(state)[:3])} and more, allowed: that of a Unet, of a GaussianDiffusion "
+                         "around it or of an EMA of that, with init_conv.weight")
     renamed = {}
-    for name, array in state.items():
+    for name, array in ((name[len(prefix):], array) for name, array in state.items() if name.startswith(prefix)):
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
         if re.match(r"downs\.\d+\.resize\.conv\.weight", name):
