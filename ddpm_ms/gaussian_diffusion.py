@@ -99,7 +99,7 @@ class GaussianDiffusion(nn.Cell):
         self.cast, self.minimum, self.maximum, self.stop_gradient = ops.Cast(), ops.Minimum(), ops.Maximum(), ops.stop_gradient
         self._network_graph: Callable | None = None
 
-    # By the names of denoising-diffusion-pytorch: the process; the methods below, whose arguments may be arrays as well.
+    # The names of denoising-diffusion-pytorch. Arguments may be arrays.
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -118,7 +118,7 @@ class GaussianDiffusion(nn.Cell):
         """x_t, see `DiffusionProcess.q_sample`; without ``noise`` with a new one, as training adds it."""
         x_start = _tensor(x_start)
         if noise is None:
-            noise = Tensor(training_noise(self.config, x_start.asnumpy(), _new_noise(len(x_start))))
+            noise = Tensor(training_noise(self.config, x_start.asnumpy(), _standard_normal(len(x_start))))
         return self.process.q_sample(x_start, _tensor(t), _tensor(noise))
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -260,7 +260,7 @@ class GaussianDiffusion(nn.Cell):
             check_scipy()
 
     def _new_noise(self, img):
-        return Tensor(self.draw_noise(img.asnumpy(), _new_noise(len(img))))
+        return Tensor(self.draw_noise(img.asnumpy(), _standard_normal(len(img))))
 
     def _coin(self):
         return self.self_condition and secrets.randbelow(2) == 1
@@ -442,7 +442,7 @@ def _tensor(value: Any) -> Any:
     return Tensor(value, ms.float32 if value.dtype.kind == "f" else ms.int32)
 
 
-def _new_noise(count: int) -> Normal:
+def _standard_normal(count: int) -> Normal:
     """Standard normal float32 (count, *shape), from the operating system."""
     generator = np.random.default_rng()
     return lambda purpose, shape: generator.standard_normal((count, *shape), np.float32)

@@ -158,8 +158,7 @@ class DiffusionConfig(Section):
 
     section = "diffusion"
     renamed = {"min_snr_loss_weight": "loss_weight: min_snr",
-               "schedule_fn_kwargs": "sigmoid_start, sigmoid_end and sigmoid_tau, or cosine_s",
-               "cond_drop_prob": "label_dropout, in training"}
+               "schedule_fn_kwargs": "sigmoid_start, sigmoid_end and sigmoid_tau, or cosine_s"}
     timesteps: Whole = setting(1000, "T, length of the process", ge=1, le=1_000_000)
     objective: Literal["pred_noise", "pred_x0", "pred_v"] = setting(
         "pred_v", "what the network predicts (v: arXiv:2202.00512, appendix D)")

@@ -62,7 +62,9 @@ def test_loading_a_milestone_is_told_that_training_resumes_by_itself(tmp_path):
         trainer.load(3)
 
 
-def test_the_number_of_groups_of_its_older_versions_is_told_what_to_write():
+def test_keywords_of_its_other_networks_are_told_what_to_write():
+    with pytest.raises(InputError, match=r"unknown key .model\.cond_drop_prob., allowed: label_dropout"):
+        Unet(8, cond_drop_prob=0.5)
     with pytest.raises(InputError, match=r"unknown key .model\.resnet_block_groups., allowed: block: group"):
         Unet(8, resnet_block_groups=8)
 

@@ -72,7 +72,7 @@ def test_immiscible_noise_stays_within_its_micro_batch_and_carries_its_offset():
 
 
 def test_calling_with_images_alone_adds_the_same_kind_of_noise(monkeypatch):
-    monkeypatch.setattr("ddpm_ms.gaussian_diffusion._new_noise", lambda count: lambda purpose, shape: np.full(
+    monkeypatch.setattr("ddpm_ms.gaussian_diffusion._standard_normal", lambda count: lambda purpose, shape: np.full(
         (count, *shape), {"noise": 1, "offset_noise": 10}[purpose], np.float32))
     offset = diffusion(objective="pred_noise", offset_noise_strength=0.5)
     assert float(offset(IMAGES).asnumpy()) == 36  # (1 + 0.5 * 10)^2
