@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import numbers
 import secrets
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -15,11 +17,12 @@ from ddpm_ms.config import DiffusionConfig, ImageSize, SamplingConfig, section_o
 from ddpm_ms.diffusion.likelihood import BitsPerDim
 from ddpm_ms.diffusion.loss import DiffusionLoss
 from ddpm_ms.diffusion.loss_weights import weight_name
+from ddpm_ms.diffusion.noise import Normal, check_scipy, training_noise
 from ddpm_ms.diffusion.objectives import Prediction
 from ddpm_ms.diffusion.process import DiffusionProcess
-from ddpm_ms.diffusion.schedules import create_schedule
+from ddpm_ms.diffusion.schedules import schedule_keys, schedule_of
 from ddpm_ms.diffusion.variances import check_variance, split_variance
-from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.errors import InputError, check_choice, check_range, shown
 from ddpm_ms.parts import SAMPLERS, options_of
 from ddpm_ms.sampling.images import ImageSpace
 from ddpm_ms.sampling.pipeline import SamplingPipeline
@@ -31,9 +34,9 @@ class GaussianDiffusion(nn.Cell):
     Args:
         model: network (x, t, x_self_cond, classes, dropout_key) -> (B, C, H, W), see `ddpm_ms.Unet`. With twice the channels
             (``learned_variance``) the second half spans the variance, and the loss is the hybrid one (arXiv:2102.09672,
-            equation 16). One of your own needs the attribute ``channels``, and says by ``out_dim``, ``self_condition``,
-            ``num_classes`` and ``dropout`` what it has of these (default: nothing); its methods ``check_image_size(height,
-            width)`` and ``check_process(timesteps, objective)`` are asked if there are any.
+            equation 16). One of your own takes all five, needs the attribute ``channels``, and says by ``out_dim``,
+            ``self_condition``, ``num_classes`` and ``dropout`` (a number) what it has of these (default: nothing); its methods
+            ``check_image_size(height, width)`` and ``check_process(timesteps, objective)`` are asked if there are any.
         image_size: pixels, or (height, width).
         sampling_timesteps: default number of sampling steps; fewer than ``timesteps`` selects DDIM, as
             denoising-diffusion-pytorch does. Default: all steps of DDPM.
@@ -42,31 +45,36 @@ class GaussianDiffusion(nn.Cell):
         loss_weight, p2_loss_weight_gamma, min_snr_loss_weight: as in scripts for denoising-diffusion-pytorch: without a
             ``loss_weight``, a ``p2_loss_weight_gamma`` above 0 chooses "p2" and one of 0 "none", and ``min_snr_loss_weight=True``
             "min_snr"; else it is "snr".
+        schedule_fn_kwargs: as there: options of the ``beta_schedule``, {"tau": 0.5} for ``sigmoid_tau=0.5``.
         config: the process and its loss as a section, instead of keywords.
         keywords: those of `ddpm_ms.config.DiffusionConfig`, which explains them: timesteps, objective, beta_schedule, ...
 
     Inputs:
-        - **img** (B, C, H, W), float32, in [0, 1] (see ``auto_normalize``).
+        - **img** (B, C, H, W), floating point, a Tensor or an array, in [0, 1] (see ``auto_normalize``).
         - **t** (B,) int32 in [0, T), 0 the least noisy.
         - **noise** (B, C, H, W), standard normal.
         - **self_cond** bool: whether this call conditions the network on its own estimate of x0.
         - **classes**, **dropout_key**: handed to the network.
 
-        ``diffusion(img)`` alone draws t, noise and the coin from the operating system; a training loop passes them, and
-        then nothing is random.
+        ``diffusion(img)`` alone draws t, noise (see `draw_noise`) and the coin from the operating system; a training loop
+        passes them, and then nothing is random.
 
     Outputs:
         Scalar float32, the mean loss.
 
     Raises:
-        InputError: a keyword is not allowed or does not fit the model.
+        InputError: a keyword is not allowed or does not fit the model, or the model or the images are not what is said here.
     """
 
     def __init__(self, model: nn.Cell, *, image_size: int | Sequence[int], sampling_timesteps: int | None = None,
                  ddim_sampling_eta: float | None = None, auto_normalize: bool = True, loss_weight: str | None = None,
                  p2_loss_weight_gamma: float | None = None, min_snr_loss_weight: bool = False,
-                 config: DiffusionConfig | None = None, **keywords: Any) -> None:
+                 schedule_fn_kwargs: Mapping[str, float] | None = None, config: DiffusionConfig | None = None,
+                 **keywords: Any) -> None:
         super().__init__()
+        if schedule_fn_kwargs:
+            name = keywords.get("beta_schedule", DiffusionConfig.model_fields["beta_schedule"].default)
+            keywords.update(schedule_keys(name, schedule_fn_kwargs))
         if config is None:
             keywords["loss_weight"] = weight_name(loss_weight, p2_loss_weight_gamma, min_snr_loss_weight)
             keywords["p2_loss_weight_gamma"] = p2_loss_weight_gamma or None
@@ -81,7 +89,7 @@ class GaussianDiffusion(nn.Cell):
         self.learned_variance = _learns_variance(model)
         self.variance = check_variance(c.variance or ("learned" if self.learned_variance else "fixed_small"),
                                        self.learned_variance)
-        self.schedule = create_schedule(c.beta_schedule, c.timesteps, c.betas, c.rescale_betas_zero_snr)
+        self.schedule = schedule_of(c)
         self.objective, self.num_timesteps = c.objective, c.timesteps
         self.process = DiffusionProcess(self.schedule, self.objective, self.variance)
         self.loss = DiffusionLoss(self.process, c)
@@ -91,31 +99,71 @@ class GaussianDiffusion(nn.Cell):
         self.cast, self.minimum, self.maximum, self.stop_gradient = ops.Cast(), ops.Minimum(), ops.Maximum(), ops.stop_gradient
         self._network_graph: Callable | None = None
 
-    # The process, by the names of denoising-diffusion-pytorch.
+    # The names of denoising-diffusion-pytorch. Arguments may be arrays.
 
-    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t, see `DiffusionProcess.q_sample`."""
-        return self.process.q_sample(x_start, t, noise)
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name not in _INSTEAD:
+                raise
+        raise AttributeError(f"GaussianDiffusion has no {name}, allowed: {_INSTEAD[name]}")
+
+    @property
+    def is_ddim_sampling(self) -> bool:
+        """Whether `sample` takes fewer steps than all, by DDIM."""
+        return self.sampling_timesteps < self.num_timesteps
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x_t, see `DiffusionProcess.q_sample`; without ``noise`` with a new one, as training adds it."""
+        x_start = _tensor(x_start)
+        if noise is None:
+            noise = Tensor(training_noise(self.config, x_start.asnumpy(), _standard_normal(len(x_start))))
+        return self.process.q_sample(x_start, _tensor(t), _tensor(noise))
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, variance and log-variance of q(x_{t-1} | x_t, x_0), see `DiffusionProcess.q_posterior`."""
-        return self.process.q_posterior(x_start, x_t, t)
+        return self.process.q_posterior(_tensor(x_start), _tensor(x_t), _tensor(t))
 
     def predict_start_from_noise(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x0, see `DiffusionProcess.predict_start_from_noise`."""
-        return self.process.predict_start_from_noise(x_t, t, noise)
+        return self.process.predict_start_from_noise(_tensor(x_t), _tensor(t), _tensor(noise))
 
     def predict_noise_from_start(self, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
         """The noise, see `DiffusionProcess.predict_noise_from_start`."""
-        return self.process.predict_noise_from_start(x_t, t, x_start)
+        return self.process.predict_noise_from_start(_tensor(x_t), _tensor(t), _tensor(x_start))
 
     def predict_v(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """v, see `DiffusionProcess.predict_v`."""
-        return self.process.predict_v(x_start, t, noise)
+        return self.process.predict_v(_tensor(x_start), _tensor(t), _tensor(noise))
 
     def predict_start_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
         """x0, see `DiffusionProcess.predict_start_from_v`."""
-        return self.process.predict_start_from_v(x_t, t, v)
+        return self.process.predict_start_from_v(_tensor(x_t), _tensor(t), _tensor(v))
+
+    def p_losses(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None, loss_reduction: str = "mean") -> Tensor:
+        """The loss of images ``x_start`` (B, C, H, W) in [-1, 1] at ``t`` (B,): a scalar, or with "none" one each, (B,)."""
+        check_choice("loss_reduction", loss_reduction, ("mean", "none"))
+        img = (_tensor(x_start) + 1.0) * 0.5 if self.auto_normalize else _tensor(x_start)
+        noise = self._new_noise(img) if noise is None else _tensor(noise)
+        losses = self.losses(img, _tensor(t), noise, self._coin())
+        return losses.mean() if loss_reduction == "mean" else losses
+
+    def p_sample_loop(self, shape: Sequence[int], return_all_timesteps: bool = False, **options: Any) -> np.ndarray:
+        """`sample` of shape[0] images by all steps of DDPM; ``shape`` is (B, C, H, W)."""
+        return self.sample(self._count(shape), return_all_timesteps=return_all_timesteps,
+                           **{"sampler": "ddpm", "steps": None, **options})
+
+    def ddim_sample(self, shape: Sequence[int], return_all_timesteps: bool = False, **options: Any) -> np.ndarray:
+        """`sample` of shape[0] images by ``sampling_timesteps`` steps of DDIM; ``shape`` is (B, C, H, W)."""
+        return self.sample(self._count(shape), return_all_timesteps=return_all_timesteps, **{"sampler": "ddim", **options})
+
+    def _count(self, shape):
+        """How many images a ``shape`` means."""
+        count, *rest = shape
+        if tuple(rest) != (self.channels, *self.image_size):
+            raise InputError(f"shape is {shown(tuple(shape))}, allowed: {_shape_of_batch(self)}")
+        return count
 
     # The network.
 
@@ -131,7 +179,7 @@ class GaussianDiffusion(nn.Cell):
         if clip_x_start:
             x_start = self._clip(x_start)
             if rederive_pred_noise:
-                noise = self.predict_noise_from_start(x, t, x_start)
+                noise = self.process.predict_noise_from_start(x, t, x_start)
         return Prediction(noise, x_start, fraction)
 
     def network_graph(self) -> Callable:
@@ -165,15 +213,20 @@ class GaussianDiffusion(nn.Cell):
 
     # Training.
 
+    def __call__(self, img: Tensor, *inputs: Any, **keywords: Any) -> Tensor:
+        """The mean loss, see the class; what comes as an array becomes a tensor."""
+        return super().__call__(self._checked(img), *map(_tensor, inputs),
+                                **{name: _tensor(value) for name, value in keywords.items()})
+
     def construct(self, img: Tensor, t: Tensor | None = None, noise: Tensor | None = None, self_cond: bool | None = None,
                   classes: Tensor | None = None, dropout_key: Tensor | None = None) -> Tensor:
         """The mean loss, see the class."""
         if t is None:
             t = Tensor(np.random.default_rng().integers(0, self.num_timesteps, img.shape[0]), ms.int32)
         if noise is None:
-            noise = Tensor(np.random.default_rng().standard_normal(img.shape), ms.float32)
+            noise = self._new_noise(img)
         if self_cond is None:
-            self_cond = self.self_condition and secrets.randbelow(2) == 1
+            self_cond = self._coin()
         return self.losses(img, t, noise, self_cond, classes, dropout_key).mean()
 
     def losses(self, img: Tensor, t: Tensor, noise: Tensor, self_cond: bool = False, classes: Tensor | None = None,
@@ -190,6 +243,40 @@ class GaussianDiffusion(nn.Cell):
     def normalize(self, img: Tensor) -> Tensor:
         """Users' images in [-1, 1]."""
         return img * 2.0 - 1.0 if self.auto_normalize else img
+
+    def draw_noise(self, img: np.ndarray, normal: Normal) -> np.ndarray:
+        """The noise float32 (B, C, H, W) with which images ``img`` (B, C, H, W) are to be trained: normal, unless
+        ``offset_noise_strength`` or ``immiscible`` say otherwise.
+
+        Args:
+            img: as for the Cell.
+            normal: (a purpose of `ddpm_ms.rng`, shape) -> standard normal float32 (B, *shape).
+        """
+        return training_noise(self.config, self.normalize(img), normal)
+
+    def check_training(self) -> None:
+        """Raise `InputError` if something that training needs, and sampling does not, is not installed."""
+        if self.config.immiscible:
+            check_scipy()
+
+    def _new_noise(self, img):
+        return Tensor(self.draw_noise(img.asnumpy(), _standard_normal(len(img))))
+
+    def _coin(self):
+        return self.self_condition and secrets.randbelow(2) == 1
+
+    def _checked(self, img):
+        """Images float32 (B, C, H, W), from a tensor or an array of floating point numbers."""
+        is_tensor = isinstance(img, Tensor)
+        array = img if is_tensor else np.asarray(img)
+        if tuple(array.shape[1:]) != (self.channels, *self.image_size) or array.shape[0] == 0:
+            raise InputError(f"img has the shape {tuple(array.shape)}, allowed: {_shape_of_batch(self)}")
+        if "float" not in str(array.dtype).lower():
+            raise InputError(f"img has the type {str(array.dtype).lower()}, allowed: floating point"
+                             f"{' in [0, 1]' if self.auto_normalize else ''}")
+        if not is_tensor and self.auto_normalize and not (array.min() >= 0 and array.max() <= 1):
+            raise InputError(f"img has values from {array.min():g} to {array.max():g}, allowed: 0 to 1 (or auto_normalize=False)")
+        return self.cast(img, ms.float32) if is_tensor else Tensor(array, ms.float32)
 
     def _own_estimate(self, x, t, classes, dropout_key):
         """The estimate of x0, clipped the same way, that sampling will feed back (arXiv:2208.04202, section 3.2)."""
@@ -326,12 +413,72 @@ def create_diffusion(config: DiffusionConfig, model: nn.Cell, image_size: ImageS
     return GaussianDiffusion(model, image_size=image_size, config=config)
 
 
+# Names of denoising-diffusion-pytorch that have no equal here, and what says the same.
+_INSTEAD = {
+    "forward": "the object itself, diffusion(img)",
+    "p_mean_variance": "model_predictions, whose pred_x_start q_posterior takes",
+    "p_sample": "sample, whose callback sees every step; a sampler of your own is a few lines (CONTRIBUTING.md)",
+    "noise_assignment": "immiscible=True",
+    "random_times": "t=..., or nothing: diffusion(img) draws it; for training timestep_sampling of Trainer",
+    "unnormalize": "pipeline.space.unnormalize(x) of an array",
+    "device": "ddpm_ms.runtime.current().device",
+    "parameters": "trainable_params()",
+    "cuda": "nothing (MindSpore chooses the device, as mindspore.set_device says)",
+    "eval": "set_train(False)",
+    "train": "set_train()",
+    **{name: f"schedule.{name}" for name in (
+        "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+        "posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2")},
+    "offset_noise_strength": "config.offset_noise_strength",
+    "immiscible": "config.immiscible",
+}
+_INPUTS = ("x", "t", "x_self_cond", "classes", "dropout_key")  # of a network
+
+
+def _tensor(value: Any) -> Any:
+    """An array as a tensor of float32 or int32; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return Tensor(value, ms.float32 if value.dtype.kind == "f" else ms.int32)
+
+
+def _standard_normal(count: int) -> Normal:
+    """Standard normal float32 (count, *shape), from the operating system."""
+    generator = np.random.default_rng()
+    return lambda purpose, shape: generator.standard_normal((count, *shape), np.float32)
+
+
+def _shape_of_batch(diffusion: GaussianDiffusion) -> str:
+    return f"(B, {diffusion.channels}, {diffusion.image_size[0]}, {diffusion.image_size[1]})"
+
+
 def _check_model(model: nn.Cell, image_size: tuple[int, int], config: DiffusionConfig) -> None:
-    """Ask the network whether it takes these images and this process, if it can say."""
+    """The network has the inputs and the attributes that one needs; and it is asked whether it takes these images and this
+    process, if it can say."""
+    _check_interface(model)
     if hasattr(model, "check_image_size"):
         model.check_image_size(*image_size)
     if hasattr(model, "check_process"):
         model.check_process(config.timesteps, config.objective)
+
+
+def _check_interface(model: nn.Cell) -> None:
+    """Raise `InputError` unless it can be called as a network is, and what it says of itself can be used."""
+    name, expected = type(model).__name__, f"construct(self, {', '.join(_INPUTS)})"
+    if not callable(getattr(model, "construct", None)):
+        raise InputError(f"the network is a {name}, allowed: a mindspore.nn.Cell with {expected}")
+    signature = inspect.signature(model.construct)
+    try:
+        signature.bind(*_INPUTS)
+    except TypeError:
+        raise InputError(f"{name} has construct(self{''.join(f', {p}' for p in signature.parameters.values())}), allowed: "
+                         f"{expected}; it need not use the last three") from None
+    channels, dropout = getattr(model, "channels", None), getattr(model, "dropout", 0)
+    if not isinstance(channels, numbers.Integral):
+        raise InputError(f"{name}.channels is {shown(channels)}, allowed: a whole number, the channels of the images")
+    if not isinstance(dropout, numbers.Real):
+        raise InputError(f"{name}.dropout is a {type(dropout).__name__}, allowed: a number, above 0 if it takes a dropout_key; "
+                         "call the layer otherwise")
 
 
 def _learns_variance(model: nn.Cell) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 # The number of a purpose is part of every published result: never renumber, only append.
 PURPOSES = {"data_order": 1, "timestep": 2, "noise": 3, "self_condition": 4, "label_dropout": 5, "dropout": 6,
             "flip": 7, "sample": 8, "weights": 9, "endpoint": 10, "held_out": 11, "validation_timestep": 12,
-            "validation_noise": 13}
+            "validation_noise": 13, "offset_noise": 14}
 
 
 def generator(seed: int, purpose: str, step: int = 0, index: int = 0) -> np.random.Generator:

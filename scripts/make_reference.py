@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 import ddpm_ms.models  # noqa: F401 (the keys of a network are defined beside it)
 from ddpm_ms import cli
-from ddpm_ms.config import Config, SamplingConfig, Section
+from ddpm_ms.config import Config, CustomConfig, SamplingConfig, Section
 from ddpm_ms.config.sections import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def keys() -> Iterator[str]:
 def _classes_of(name: str) -> list[type[Section]]:
     """The class of a section; where its key ``name`` chooses among several, what they share and then all of them, the default
     first."""
-    base, *others = [kind for kind in _classes(Section) if getattr(kind, "section", None) == name]
+    base, *others = [kind for kind in _classes(Section) if getattr(kind, "section", None) == name and kind is not CustomConfig]
     default = type(getattr(Config(), name))
     return [base, *sorted(others, key=lambda kind: (kind is not default, not _own_keys(kind, base), _name_of(kind)))]
 

@@ -15,6 +15,7 @@ from typing import Any, Iterator
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -218,25 +219,29 @@ def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.nda
         ms.ops.assign(parameter, ms.Tensor(arrays[name], parameter.dtype))
 
 
-def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False) -> tuple[GaussianDiffusion, Checkpoint]:
+def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
+                   model: nn.Cell | None = None) -> tuple[GaussianDiffusion, Checkpoint]:
     """The trained process, from a checkpoint alone.
 
     Args:
         path: a run directory (its newest good checkpoint) or one checkpoint directory.
         ema: averaged weights, or those that the optimizer left.
         best_one: of a run, the checkpoint with the smallest validation loss instead of the newest.
+        model: the network to put the weights into, needed where it is one of your own that is not registered. It becomes the
+            diffusion's.
 
     Returns:
         The diffusion, ready to sample, and the checkpoint with its config.
 
     Raises:
-        InputError: no checkpoint there, or it is damaged.
+        InputError: no checkpoint there, or it is damaged, or the ``model`` is not what was trained.
     """
     runtime.current()  # in a notebook nothing has been set up yet
     checkpoint = _find_best(Path(path)) if best_one else find(Path(path))
     config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
     try:
-        model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
+        if model is None:
+            model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
         diffusion = create_diffusion(config.diffusion, model, config.data.image_size)
     except Exception as error:  # a stranger's configuration can be impossible in ways that nobody can list
         problem = error if isinstance(error, InputError) else f"its network cannot be built: {error or type(error).__name__}"

@@ -174,6 +174,6 @@ def _ends(kind: argparse.ArgumentParser, run: Callable[[argparse.Namespace], Non
 
 
 def _schedule(config: DiffusionConfig) -> NoiseSchedule:
-    from ddpm_ms.diffusion.schedules import create_schedule
+    from ddpm_ms.diffusion.schedules import schedule_of
 
-    return create_schedule(config.beta_schedule, config.timesteps, config.betas, config.rescale_betas_zero_snr)
+    return schedule_of(config)

@@ -108,7 +108,7 @@ def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str
     """``"model.dim: 32 -> 64"`` for every key that differs and that a resumed run must not change, ``but`` for these."""
     before, after = ({"init": config.init, **_flatten(to_dict(config))} for config in (old, new))
     free: tuple[str, ...] = (*FREE_ON_RESUME, *but)
-    if _images_per_step(old) == _images_per_step(new):
+    if _images_per_step(old) == _images_per_step(new) and not new.diffusion.immiscible:
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     if old.data.class_names is None:
         free += ("data.class_names",)  # a run of an earlier version, which did not record them

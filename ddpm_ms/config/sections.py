@@ -74,6 +74,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
     section: ClassVar[str]  # what its keys are known under: section.key
     renamed: ClassVar[Mapping[str, str]] = {}  # "key" or "key=value" that are no more, to what says the same
+    implied: ClassVar[Mapping[str, Any]] = {}  # keywords of other projects, and the value that says what is so here anyway
 
     def __init__(self, **values: Any) -> None:
         check_keys(type(self), values)
@@ -89,11 +90,12 @@ class Section(BaseModel):
 
 def section_of(kind: Type[_S], config: Optional[_S], keywords: Dict[str, Any], **positional: Any) -> _S:
     """``config`` if there is one, else the section of this ``kind`` that the ``keywords`` make, and those of ``positional`` that
-    are not None.
+    are not None. Keywords that say what is so anyway (`Section.implied`) are passed over.
 
     Raises:
         InputError: both are given, or a keyword is not allowed.
     """
+    keywords = {key: value for key, value in keywords.items() if key not in kind.implied or value is not kind.implied[key]}
     keywords = {**keywords, **{key: value for key, value in positional.items() if value is not None}}
     if config is None:
         return kind(**keywords)
@@ -166,7 +168,8 @@ class DiffusionConfig(Section):
 
     section = "diffusion"
     renamed = {"min_snr_loss_weight": "loss_weight: min_snr", "beta_schedule=squaredcos_cap_v2": "cosine, which is the same",
-               "beta_schedule=quad": "quadratic, which is the same"}
+               "beta_schedule=quad": "quadratic, which is the same",
+               "schedule_fn_kwargs": "sigmoid_start, sigmoid_end and sigmoid_tau, or cosine_s"}
     timesteps: Whole = setting(
         1000, "T, length of the process",
         also="num_timesteps num_train_timesteps diffusion_steps T steps n_timesteps noise_steps", ge=1, le=1_000_000)
@@ -175,6 +178,11 @@ class DiffusionConfig(Section):
         also="prediction_type parameterization predict target mean_type")
     beta_schedule: Annotated[str, OneOf(SCHEDULES)] = setting(
         "cosine", "how noise grows with the step", also="schedule noise_schedule beta_schedule_type schedule_name scheduler")
+    sigmoid_start: Number = setting(-3.0, "where the sigmoid schedule begins on its curve", ge=-20.0, le=20.0)
+    sigmoid_end: Number = setting(3.0, "and where it ends", ge=-20.0, le=20.0)
+    sigmoid_tau: Number = setting(1.0, "and how slowly the curve rises: a larger one is nearer to a line", ge=0.1, le=10.0)
+    cosine_s: Number = setting(0.008, "offset of the cosine schedule, which keeps its first steps from being too small",
+                               ge=0.0, le=1.0)
     betas: Optional[Shares] = setting(
         None, "a schedule of your own instead: as many numbers between 0 and 1 as timesteps", also="trained_betas")
     rescale_betas_zero_snr: bool = setting(
@@ -189,6 +197,12 @@ class DiffusionConfig(Section):
     min_snr_gamma: Number = setting(5.0, "gamma of min_snr (arXiv:2303.09556) and soft_min_snr", ge=1e-9)
     normalize_loss_weight: bool = setting(False, "scale the weight to mean 1 over all steps")
     vb_loss_weight: Number = setting(0.001, "share of the variational bound in the loss, with learned_variance", ge=0.0)
+    offset_noise_strength: Number = setting(
+        0.0, "in training, a random constant times this is added to the noise of each channel: for darker and brighter images; "
+        "0.1 is usual", ge=0.0)
+    immiscible: bool = setting(
+        False, "in training, each device hands the noise of a micro-batch to the images that are nearest to it "
+        "(arXiv:2406.12303); needs scipy")
     variance: Optional[Variance] = setting(
         None, "of DDPM sampling and the bound; null: learned where the network learns it, else fixed_small")
 
@@ -242,6 +256,8 @@ class TrainingConfig(Section):
         "save_best_and_latest_only": "keep_last, and validation_images, which says what is best and keeps it",
         **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"), "`ddpm-ms evaluate`, after training"),
     }
+    implied = {"amp": False, "split_batches": True, "convert_image_to": None, "calculate_fid": False,
+               "save_best_and_latest_only": False}
     train_batch_size: Whole = setting(
         16, "images per micro-batch, shared among the devices", also="batch_size batch bs global_batch_size", ge=1)
     gradient_accumulate_every: Whole = setting(
@@ -302,7 +318,14 @@ class SamplingConfig(Section):
     """How images are drawn: while training, by ``ddpm-ms sample``, and by every drawing method of `GaussianDiffusion`."""
 
     section = "sampling"
-    renamed = {"sampler=euler": "ddim with eta 0, which is the same"}
+    renamed = {
+        "sampler=euler": "ddim with eta 0, which is the same",
+        # Arguments of denoising-diffusion-pytorch's sample and interpolate.
+        "t": "strength, the share of the steps by which images are redrawn",
+        "cond_scale": "guidance_scale",
+        "rescaled_phi": "guidance_rescale",
+        **dict.fromkeys(("gt", "mask"), "the method inpaint"),
+    }
     of_samplers: ClassVar[Tuple[str, ...]] = ("eta", "variance")  # what some samplers take and others do not
     sampler: Annotated[str, OneOf(SAMPLERS)] = setting("ddim", "the method; docs/sampling.md compares them", also="method solver")
     steps: Optional[Whole] = setting(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from ddpm_ms.errors import InputError, check_range
-from ddpm_ms.parts import SCHEDULES
+from ddpm_ms.config import DiffusionConfig
+from ddpm_ms.errors import InputError, check_range, shown
+from ddpm_ms.parts import SCHEDULES, options_of
 
 MAX_BETA = 0.999  # the cosine and sigmoid schedules reach 1 at the end (arXiv:2102.09672, section 3.2)
 
@@ -29,16 +30,18 @@ def quadratic_beta_schedule(timesteps: int, beta_start: float = 1e-4, beta_end: 
     return _quadratic(timesteps, beta_start, beta_end)
 
 
-def cosine_beta_schedule(timesteps: int, s: float = 0.008) -> np.ndarray:
+def cosine_beta_schedule(timesteps: int, *, s: float = 0.008) -> np.ndarray:
     """alphas_cumprod = cos^2 of time (Improved DDPM, arXiv:2102.09672, equation 17)."""
     time = np.arange(timesteps + 1) / timesteps
     return _betas_from_alphas_cumprod(np.cos((time + s) / (1 + s) * math.pi / 2) ** 2)
 
 
-def sigmoid_beta_schedule(timesteps: int, start: float = -3, end: float = 3, tau: float = 1) -> np.ndarray:
+def sigmoid_beta_schedule(timesteps: int, *, start: float = -3, end: float = 3, tau: float = 1) -> np.ndarray:
     """alphas_cumprod = a sigmoid of time (arXiv:2212.11972, figure 8); less noise early, for larger images."""
     time = np.arange(timesteps + 1) / timesteps
     low, high = _sigmoid(start / tau), _sigmoid(end / tau)
+    if not low < high:
+        raise InputError(f"sigmoid_start is {start:g} and sigmoid_end {end:g}, allowed: an end above the start")
     return _betas_from_alphas_cumprod((high - _sigmoid((time * (end - start) + start) / tau)) / (high - low))
 
 
@@ -110,8 +113,41 @@ class NoiseSchedule:
         return math.inf if sigma == 0 else -math.inf if alpha == 0 else math.log(alpha / sigma)
 
 
+def schedule_of(config: DiffusionConfig) -> NoiseSchedule:
+    """The schedule that ``config`` describes.
+
+    Raises:
+        InputError: as `create_schedule`; or an option of another schedule than the one that is named is not its default.
+    """
+    for name in SCHEDULES.own:
+        for option in sorted(options_of(SCHEDULES[name])):
+            key = f"{name}_{option}"
+            value, default = getattr(config, key), DiffusionConfig.model_fields[key].default
+            if name != config.beta_schedule and value != default:
+                raise InputError(f"diffusion.{key} is {value:g} with beta_schedule {config.beta_schedule}, allowed: {default:g}, "
+                                 f"or beta_schedule {name}")
+    own = options_of(SCHEDULES[config.beta_schedule])
+    return create_schedule(config.beta_schedule, config.timesteps, config.betas, config.rescale_betas_zero_snr,
+                           {option: getattr(config, f"{config.beta_schedule}_{option}") for option in own})
+
+
+def schedule_keys(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``schedule_fn_kwargs`` of denoising-diffusion-pytorch as keys of `DiffusionConfig`: tau of sigmoid is sigmoid_tau.
+
+    Raises:
+        InputError: the schedule ``name`` has no such option.
+    """
+    SCHEDULES.check("beta_schedule", name)
+    known = options_of(SCHEDULES[name])
+    for option in options:
+        if option not in known:
+            raise InputError(f"schedule_fn_kwargs has {shown(option)}, allowed with beta_schedule {name}: "
+                             f"{', '.join(sorted(known)) or 'nothing'}")
+    return {f"{name}_{option}": value for option, value in options.items()}
+
+
 def create_schedule(name: str, timesteps: int, betas: Sequence[float] | np.ndarray | None = None,
-                    rescale_betas_zero_snr: bool = False) -> NoiseSchedule:
+                    rescale_betas_zero_snr: bool = False, options: Mapping[str, float] | None = None) -> NoiseSchedule:
     """The named schedule.
 
     Args:
@@ -119,6 +155,7 @@ def create_schedule(name: str, timesteps: int, betas: Sequence[float] | np.ndarr
         timesteps: number of steps.
         betas: these instead of the named ones, ``timesteps`` of them.
         rescale_betas_zero_snr: see `rescale_zero_terminal_snr`.
+        options: keywords of the named schedule.
 
     Raises:
         InputError: an unknown name, a wrong number of betas, or a schedule that is none.
@@ -126,7 +163,7 @@ def create_schedule(name: str, timesteps: int, betas: Sequence[float] | np.ndarr
     SCHEDULES.check("beta_schedule", name)
     check_range("timesteps", timesteps, 1)
     if betas is None:
-        betas = SCHEDULES[name](timesteps)
+        betas = SCHEDULES[name](timesteps, **(options or {}))
     elif len(betas) != timesteps:
         raise InputError(f"there are {len(betas)} betas, allowed with timesteps={timesteps}: {timesteps}")
     if rescale_betas_zero_snr:

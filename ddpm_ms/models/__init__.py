@@ -28,8 +28,8 @@ def create_model(config: NetworkConfig, channels: int, image_size: ImageSize | N
         InputError: it is a network of one's own, which only Python can build, or a value is not allowed.
     """
     if config.name not in NETWORKS:
-        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(NETWORKS)} (a network of your own is built in "
-                         "Python, or registered by ddpm_ms.register_network before it is trained)")
+        raise InputError(f"model.name is {config.name!r}, allowed here: {', '.join(NETWORKS)} (a network of your own is given to "
+                         "load_diffusion(run, model=...), or registered by ddpm_ms.register_network before it is trained)")
     network = NETWORKS[config.name]
     known = {"image_size": image_size, "timesteps": timesteps}
     takes = inspect.signature(network.__init__).parameters

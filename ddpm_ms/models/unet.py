@@ -30,7 +30,7 @@ class UnetConfig(NetworkConfig):
 
     renamed = {"learned_sinusoidal_cond": "time_embedding: learned_fourier",
                "random_fourier_features": "time_embedding: random_fourier", "learned_sinusoidal_dim": "fourier_dim",
-               "resnet_block_groups": "block: group, whose norms have 8 groups"}
+               "resnet_block_groups": "block: group, whose norms have 8 groups", "cond_drop_prob": "label_dropout, in training"}
     name: Literal["unet"] = "unet"
     init_dim: Optional[Whole] = setting(None, "channels after the first convolution; null: dim", ge=1)
     out_dim: Optional[Whole] = setting(None, "output channels; null: those of the image, doubled by learned_variance", ge=1)

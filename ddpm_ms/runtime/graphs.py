@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -13,7 +15,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from ddpm_ms.runtime.caches import GRAPHS, cache_dir
 from ddpm_ms.runtime.devices import device_target, native_library
@@ -40,16 +42,36 @@ def use(mode: str) -> None:
 
 
 def compiled(method: Callable) -> Callable:
-    """``method`` as one graph, or unchanged in PyNative mode.
+    """``method`` as one graph, or unchanged in PyNative mode, and where MindSpore could not read the source of a Cell in it.
 
     ``method`` must be bound to the Cell that owns every parameter it touches: MindSpore links parameters through
     ``self``, and a graph from the compile cache whose parameters hang elsewhere computes NaN without a word.
     """
-    if _mode == "pynative":
+    if _mode == "pynative" or _without_source(method):
         return method
     import mindspore as ms
 
+    # Where a graph cannot be compiled MindSpore writes a file about it, else into the working directory.
+    os.environ.setdefault("MS_OM_PATH", str(cache_dir() / "failed_graphs"))
     return ms.jit(method)
+
+
+def _without_source(method: Callable) -> bool:
+    """Whether a Cell that ``method`` may call was typed into a session and is in no file; MindSpore compiles source."""
+    cell: Any = getattr(method, "__self__", None)
+    kinds: dict[Any, None] = {type(part): None for _, part in cell.cells_and_names()} if hasattr(cell, "cells_and_names") else {}
+    return any([not _has_source(kind) for kind in kinds])  # a list: each is named
+
+
+@functools.lru_cache(None)
+def _has_source(kind: Any) -> bool:
+    try:
+        inspect.getsourcelines(kind.construct)
+    except (OSError, TypeError):
+        log.warning("the source of %s cannot be read, so it runs operator by operator, slower than in a graph; a class in a file "
+                    "is compiled", kind.__name__)
+        return False
+    return True
 
 
 def is_compiling() -> bool:

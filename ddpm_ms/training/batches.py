@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable, Tuple
 
 import numpy as np
 
 from ddpm_ms import rng
 from ddpm_ms.errors import InputError
+
+Normal = Callable[[str, Tuple[int, ...]], np.ndarray]  # (purpose, shape) -> standard normal float32 (B, *shape)
+
+
+def independent(images: np.ndarray, normal: Normal) -> np.ndarray:
+    """Noise that has nothing to do with the ``images`` (B, C, H, W) of a micro-batch."""
+    return normal("noise", images.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Draws micro-batches. Sample i of step n is the same whatever the accumulation and the number of ranks.
+    """Draws micro-batches. Sample i of step n is the same whatever the accumulation and the number of ranks (but for its noise,
+    where that is chosen within the micro-batch).
 
     Args:
         dataset: see `ddpm_ms.data`.
@@ -37,6 +46,7 @@ class BatchSource:
         dropout: whether the network wants dropout keys.
         num_classes: of the network; None if it takes no labels.
         label_dropout: probability that an image's label is hidden from the network.
+        draw_noise: makes the noise of a micro-batch of standard normal numbers, see `GaussianDiffusion.draw_noise`.
     """
 
     dataset: Any
@@ -49,6 +59,7 @@ class BatchSource:
     dropout: bool = False
     num_classes: int | None = None
     label_dropout: float = 0.0
+    draw_noise: Callable[[np.ndarray, Normal], np.ndarray] = independent
 
     @property
     def images_per_step(self) -> int:
@@ -74,7 +85,7 @@ class BatchSource:
         if self.horizontal_flip:
             flip = self._draw("flip", step)[samples] < 0.5
             images[flip] = images[flip, :, :, ::-1]
-        noise = rng.normal(self.seed, "noise", step, range(samples.start, samples.stop), self.dataset.shape)
+        noise = self.draw_noise(images, functools.partial(self._normal, step, samples))
         keys = (1 + self._draw("dropout", step)[samples]).astype(np.float32) if self.dropout else None
         classes = self._classes(step, samples, positions, self.num_classes) if self.num_classes else None
         return MicroBatch(positions, samples, images, noise, keys, classes)
@@ -83,6 +94,9 @@ class BatchSource:
         labels = self.dataset.take_labels(positions, self.seed)
         hidden = self._draw("label_dropout", step)[samples] < self.label_dropout
         return np.where(hidden, hidden_class, labels).astype(np.int32)
+
+    def _normal(self, step: int, samples: slice, purpose: str, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.normal(self.seed, purpose, step, range(samples.start, samples.stop), shape)
 
     def _draw(self, purpose: str, step: int) -> np.ndarray:
         """One number in [0, 1) for every image of the step over all ranks."""

@@ -37,6 +37,7 @@ def check_run(config: Config, diffusion: GaussianDiffusion, dataset: Any, world:
     c = config.training
     if not diffusion.auto_normalize:
         raise InputError("auto_normalize is False, allowed in training: True (data sets give images in [0, 1])")
+    diffusion.check_training()
     if c.tensorboard:
         check_installed()
     if config.runtime.compile_cache:

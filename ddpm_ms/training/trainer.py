@@ -105,7 +105,7 @@ class Trainer:
         self.batches = BatchSource(
             self.dataset, c.train_batch_size // world, c.gradient_accumulate_every, c.seed, self.runtime.rank, world,
             c.augment_horizontal_flip, getattr(self.model, "dropout", 0) > 0, getattr(self.model, "num_classes", None),
-            c.label_dropout)
+            c.label_dropout, diffusion.draw_noise)
         self.total_steps = count_steps(c, self.dataset, self.batches.images_per_step)
         set_precision(self.model, precision, amp_level)
         if c.recompute:

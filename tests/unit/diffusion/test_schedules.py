@@ -5,7 +5,7 @@ import pytest
 
 from ddpm_ms.config import DiffusionConfig, replace
 from ddpm_ms.diffusion.loss_weights import create_loss_weight
-from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
+from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule, schedule_keys, schedule_of
 from ddpm_ms.errors import InputError
 from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES, SPACINGS
 from ddpm_ms.sampling.spacing import sampling_steps
@@ -23,6 +23,36 @@ def test_cosine_follows_its_closed_form_until_the_clip():
     exact = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(schedule.alphas_cumprod[:999], exact, rtol=1e-9)
     assert schedule.betas[-1] == 0.999
+
+
+def test_the_sigmoid_schedule_goes_from_its_start_to_its_end_as_steeply_as_tau_says():
+    config = DiffusionConfig(beta_schedule="sigmoid", sigmoid_start=-2.0, sigmoid_end=4.0, sigmoid_tau=0.5)
+    curve = 1 / (1 + np.exp(-(np.arange(1001) / 1000 * 6 - 2) / 0.5))
+    exact = (curve[-1] - curve) / (curve[-1] - curve[0])
+    np.testing.assert_allclose(schedule_of(config).alphas_cumprod[:999], exact[1:1000], rtol=1e-9)
+
+
+def test_the_offset_of_the_cosine_schedule_is_an_option():
+    time = np.arange(1, 1000) / 1000
+    exact = np.cos((time + 0.1) / 1.1 * np.pi / 2) ** 2 / np.cos(0.1 / 1.1 * np.pi / 2) ** 2
+    np.testing.assert_allclose(schedule_of(DiffusionConfig(cosine_s=0.1)).alphas_cumprod[:999], exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_defaults_of_the_options_are_those_of_the_schedules(name):
+    np.testing.assert_array_equal(schedule_of(DiffusionConfig(beta_schedule=name)).betas, create_schedule(name, 1000).betas)
+
+
+def test_options_that_the_schedule_does_not_have_are_refused():
+    with pytest.raises(InputError, match=r"sigmoid_tau is 0.5 with beta_schedule cosine, allowed: 1, or beta_schedule sigmoid"):
+        schedule_of(DiffusionConfig(sigmoid_tau=0.5))
+    with pytest.raises(InputError, match="sigmoid_start is 3 and sigmoid_end 3, allowed: an end above the start"):
+        schedule_of(DiffusionConfig(beta_schedule="sigmoid", sigmoid_start=3.0))
+    assert schedule_keys("sigmoid", {"tau": 0.5, "end": 2}) == {"sigmoid_tau": 0.5, "sigmoid_end": 2}
+    with pytest.raises(InputError, match="schedule_fn_kwargs has 's', allowed with beta_schedule sigmoid: end, start, tau"):
+        schedule_keys("sigmoid", {"s": 0.1})
+    with pytest.raises(InputError, match="schedule_fn_kwargs has 'tau', allowed with beta_schedule linear: nothing"):
+        schedule_keys("linear", {"tau": 1})
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
