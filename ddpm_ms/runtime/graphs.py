@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Callable
 
@@ -60,7 +60,10 @@ class CompileCache:
         root = cache_dir() / "graphs"
         root.mkdir(parents=True, exist_ok=True)
         self.final = root / graph_key(key)
-        self.path = self.final if self.final.is_dir() else Path(tempfile.mkdtemp(prefix="partial-", dir=root))
+        self.path = self.final
+        if not self.final.is_dir():
+            self.path = root / f"partial-{uuid.uuid4().hex}"  # tempfile would keep others from reading, whatever the umask says
+            self.path.mkdir()
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(self.path))
 
     def seal(self) -> None:
