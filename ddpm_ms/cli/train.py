@@ -49,9 +49,6 @@ def train(arguments: argparse.Namespace) -> None:
         log.warning("skipped: %s", skipped)
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
                       runtime=runtime, compile_cache=config.runtime.compile_cache, config=config.training)
-    if runtime.rank == 0:
-        log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
-                 len(dataset), run_dir)
     trainer.train()
 
 
