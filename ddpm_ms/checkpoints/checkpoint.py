@@ -99,6 +99,10 @@ def _write(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], st
     checksums = {name: _sha256(folder / name) for name in arrays}
     complete = {"format": FORMAT, "step": step, **state, "sha256": checksums}
     (folder / STATE).write_text(json.dumps({**complete, "checksum": _checksum(complete)}, indent=1), encoding="utf-8")
+    mode = (folder / STATE).stat().st_mode
+    for name in arrays:
+        with contextlib.suppress(OSError):  # a file system without modes
+            (folder / name).chmod(mode)  # safetensors keeps others from reading, whatever the umask says
     for path in (*folder.iterdir(), folder):
         _sync(path)
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from ddpm_ms.cli.classes import asked_classes
 from ddpm_ms.cli.drawing import draw, from_noise
-from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, progress, trained_parent
+from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, trained_parent
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import EvaluationError
 from ddpm_ms.parts import METRICS
+from ddpm_ms.progress import progress
 
 
 def add(commands: argparse._SubParsersAction) -> None:

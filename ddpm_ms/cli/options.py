@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,7 @@ from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
 from ddpm_ms.errors import InputError, check_range
 
-if TYPE_CHECKING:  # they load MindSpore, or take their time
-    from tqdm import tqdm
-
+if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.checkpoints import Checkpoint
     from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 
@@ -119,13 +116,6 @@ def sampling(arguments: argparse.Namespace, config: Config, sampler: str | None 
     """
     fixed = {} if sampler is None else {"sampler": sampler}
     return override_section(config.sampling, {**({} if steps is None else {"steps": steps}), **given_options(arguments), **fixed})
-
-
-def progress(total: int | None = None, unit: str = "step", active: bool = True) -> tqdm[Any]:
-    """A bar of steps, where somebody looks."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=unit, disable=not active or not sys.stderr.isatty())
 
 
 def runtime_config(config: RuntimeConfig, arguments: argparse.Namespace) -> RuntimeConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.sampling.batch import Samples
 
 log = logging.getLogger("ddpm_ms")
+
+_NUMBERED = re.compile(r"\d{6,}\.png")  # as --files calls its images
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -58,6 +61,7 @@ def sample(arguments: argparse.Namespace) -> None:
     from ddpm_ms import visual
 
     draw_batch, count = _what_to_draw(arguments, diffusion, options, checkpoint.config.data.background)
+    _check_files(arguments.files, count)
     # A strip shares its noise, so it is one batch.
     batch_size = count if arguments.interpolate else arguments.batch_size
     drawing = draw(draw_batch, count, batch_size, runtime, classes, with_frames=arguments.gif is not None)
@@ -90,6 +94,15 @@ def _labels(arguments: argparse.Namespace, diffusion: GaussianDiffusion, classes
     each = classes and np.resize(classes, count).tolist()
     labels = class_labels(diffusion.num_classes, each, range(count), bool(arguments.init_image or arguments.interpolate))
     return [] if labels is None else labels.asnumpy().tolist()
+
+
+def _check_files(folder: str | None, count: int) -> None:
+    """``folder`` holds no image of a larger export, which would stay there among the new ones."""
+    numbered = [path.name for path in Path(folder).glob("*.png") if _NUMBERED.fullmatch(path.name)] if folder else []
+    left = sorted(name for name in numbered if int(name[:-len(".png")]) >= count)
+    if left:
+        raise InputError(f"--files is {folder}, where {len(left)} files of a larger export would stay ({left[0]} to {left[-1]}), "
+                         f"allowed for {count} images: a folder without them")
 
 
 def _what_to_draw(arguments: argparse.Namespace, diffusion: GaussianDiffusion, options: SamplingConfig,

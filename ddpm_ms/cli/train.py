@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
     runtime = start(config.runtime)
     from ddpm_ms.data import create_dataset
     from ddpm_ms.gaussian_diffusion import create_diffusion
-    from ddpm_ms.models import create_model, num_parameters
+    from ddpm_ms.models import create_model
     from ddpm_ms.training import Trainer
     from ddpm_ms.training.checks import check_share
 
@@ -63,9 +63,6 @@ def train(arguments: argparse.Namespace) -> None:
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
                       runtime=runtime, compile_cache=config.runtime.compile_cache, init=config.init,
                       new_phase=arguments.new_phase, config=config.training)
-    if runtime.rank == 0:
-        log.info("%s: %s parameters, %d images, run directory %s", arguments.config, f"{num_parameters(model):,}",
-                 len(dataset), run_dir)
     trainer.train()
 
 

@@ -15,7 +15,6 @@ from ddpm_ms.cli.options import (
     check_output,
     device_parent,
     load,
-    progress,
     recipe_parent,
     run_directory,
     sampling,
@@ -24,6 +23,7 @@ from ddpm_ms.cli.options import (
 from ddpm_ms.config import DiffusionConfig, load_config, replace
 from ddpm_ms.errors import InputError, check_range
 from ddpm_ms.parts import LOSS_WEIGHTS, SCHEDULES
+from ddpm_ms.progress import progress
 
 if TYPE_CHECKING:  # imported where it is needed
     from ddpm_ms.diffusion.schedules import NoiseSchedule
@@ -158,7 +158,7 @@ def nearest(arguments: argparse.Namespace) -> None:
     images = draw(draw_batch, arguments.num_images, arguments.batch_size, runtime, classes).images
     if runtime.rank != 0:
         return
-    with progress(len(dataset), "image") as bar:
+    with progress(len(dataset), "image", what="comparing with training images") as bar:
         report = evaluate_nearest(images, dataset, mirrored=config.training.augment_horizontal_flip, callback=bar.update)
     order = np.argsort(report.distances)
     visual.save_pairs(images[order], dataset.load(report.indices[order]), arguments.out)

@@ -1,6 +1,7 @@
 """Configurations: what can be set, and the recipes that set it."""
 
 from ddpm_ms.config.messages import choices
+from ddpm_ms.config.precision import resolve_precision
 from ddpm_ms.config.recipes import (
     config_from_dict,
     config_of_run,
@@ -38,5 +39,5 @@ __all__ = [
     "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "ImageSize", "NetworkConfig",
     "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict", "config_of_run",
     "differences", "load_config", "load_recorded", "load_run_config", "nearest_valid_sizes", "network_section", "override_config",
-    "override_section", "replace", "section_of", "setting", "to_dict", "to_yaml",
+    "override_section", "replace", "resolve_precision", "section_of", "setting", "to_dict", "to_yaml",
 ]

@@ -10,6 +10,7 @@ import yaml
 
 from ddpm_ms.config import older_runs
 from ddpm_ms.config.messages import check_keys, unknown_key
+from ddpm_ms.config.precision import resolve_precision
 from ddpm_ms.config.sections import DEFAULT_NETWORK, SECTIONS, Config, NetworkConfig, Section, network_section
 from ddpm_ms.config.shipped import located, nearest
 from ddpm_ms.errors import InputError, shown
@@ -59,6 +60,8 @@ def load_recorded(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     recorded = {name: _plain(dict(_section(SECTIONS[name], values))) for name, values in others.items()}
     defaults = {name: _plain(dict(SECTIONS[name]())) for name in recorded}
     shared = {key: _plain(field.default) for key, field in NetworkConfig.model_fields.items() if not field.is_required()}
+    for training in (recorded["training"], defaults["training"]):  # a run records what null became
+        training["precision"], training["amp_level"] = resolve_precision(training["precision"], training["amp_level"])
     return {"model": tree.get("model", {}), **recorded}, {"model": shared, **defaults}
 
 
@@ -112,7 +115,7 @@ def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str
         free += ("training.train_batch_size", "training.gradient_accumulate_every")  # the same images, in other portions
     if old.data.class_names is None:
         free += ("data.class_names",)  # a run of an earlier version, which did not record them
-    rows = [f"{key}: {before[key]} -> {after.get(key)}" for key in before
+    rows = [f"{key}: {before[key]} -> {after.get(key)}{_other_portions(old, new, key)}" for key in before
             if before[key] != after.get(key) and not key.startswith(free)]
     # The cosine rate is a function of the length of the run, so there the length is not free.
     if new.training.lr_schedule == "cosine":
@@ -123,6 +126,15 @@ def differences(old: Config, new: Config, but: tuple[str, ...] = ()) -> list[str
 
 def _images_per_step(config: Config) -> int:
     return config.training.train_batch_size * config.training.gradient_accumulate_every
+
+
+def _other_portions(old: Config, new: Config, key: str) -> str:
+    """Where ``key`` changes the images of a step: what else has to change, so that they stay the same."""
+    sizes, images = dict(new.training), _images_per_step(old)
+    for changed, other in (("train_batch_size", "gradient_accumulate_every"), ("gradient_accumulate_every", "train_batch_size")):
+        if key == f"training.{changed}" and images % sizes[changed] == 0:
+            return f" (the same run with training.{other}={images // sizes[changed]})"
+    return ""
 
 
 def nearest_valid_sizes(size: int, factor: int) -> str:

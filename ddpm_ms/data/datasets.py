@@ -20,6 +20,7 @@ import numpy as np
 from ddpm_ms import rng
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.progress import watched
 
 log = logging.getLogger("ddpm_ms")
 
@@ -257,7 +258,8 @@ class FileDataset(EncodedDataset):
         super().__init__(len(paths), size, channels, on_error, workers, labels, class_names, background)
         self._paths = paths
         # Every file is decoded once before training starts: a broken one is better found now than at 3 a.m.
-        errors = list(self._pool.map(lambda row: self._check(paths[row], row), range(len(paths))))
+        checks = self._pool.map(lambda row: self._check(paths[row], row), range(len(paths)))
+        errors = list(watched(checks, len(paths), "image", "reading every image once"))
         self.skipped = [str(error) for error in errors if error is not None]
         if self.skipped and on_error == "refuse":
             more = f" (and {len(self.skipped) - 1} more)" if len(self.skipped) > 1 else ""

@@ -25,6 +25,7 @@ from ddpm_ms.data.folders import class_folders
 from ddpm_ms.data.images import FORMATS, find_images, fit, is_transparent, read_image, upright
 from ddpm_ms.data.official import path_of
 from ddpm_ms.errors import InputError
+from ddpm_ms.progress import watched
 
 log = logging.getLogger("ddpm_ms")
 
@@ -126,7 +127,7 @@ def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | Non
     encode = functools.partial(_encode, size=size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         paths = find_images(folder)
-        errors = list(pool.map(_broken, paths))
+        errors = list(watched(pool.map(_broken, paths), len(paths), "image", "checking"))
         skipped = [str(error) for error in errors if error is not None]
         if skipped and on_error == "refuse":
             raise InputError(f"{skipped[0]}; remove it, or skip what is broken")
@@ -145,7 +146,8 @@ def pack_folder(folder: str | Path, out: str | Path, size: tuple[int, int] | Non
             out.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
                 largest = max(path.stat().st_size for path in paths) if size is None else 5 * size[0] * size[1]
-                _write(Path(scratch, out.name), parts, largest, labels is not None)
+                packing = watched(parts, -(-len(paths) // ROWS), "part", f"packing parts of {ROWS} images")
+                _write(Path(scratch, out.name), packing, largest, labels is not None)
                 # The index first: whoever sees the file sees its index.
                 os.rename(Path(scratch, index.name), index)
                 os.rename(Path(scratch, out.name), out)

@@ -13,20 +13,6 @@ _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
 _IN_FLOAT32 = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.Softmax)
 
 
-def resolve_precision(precision: str | None, amp_level: str | None) -> tuple[str, str]:
-    """(precision, amp_level), each completed from the other: O0 is fp32; O1 and O2 alone are fp16; a 16-bit type alone is O2.
-
-    Raises:
-        InputError: they contradict each other.
-    """
-    precision = precision or ("fp16" if amp_level not in (None, "O0") else "fp32")
-    amp_level = amp_level or ("O0" if precision == "fp32" else "O2")
-    if (precision == "fp32") != (amp_level == "O0"):
-        raise InputError(f"training.amp_level is {amp_level} with training.precision={precision}, allowed: "
-                         f"{'O0' if precision == 'fp32' else 'O1, O2'}")
-    return precision, amp_level
-
-
 def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
     """Make ``model`` compute in ``precision`` from now on; its parameters stay float32.
 

@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Iterator, Literal
 
 from ddpm_ms.errors import InputError
@@ -62,13 +63,25 @@ def start_device(wanted: str) -> tuple[str, str]:
     Raises:
         InputError: it cannot start.
     """
-    refusals: list[str] = []
+    refusals: dict[str, str] = {}
     for device in DEVICES if wanted == "auto" else (wanted,):
         error = try_device(device)
         if error is None:
-            return device, "asked for" if wanted != "auto" else "; ".join(refusals) or "first choice"
-        refusals.append(f"{device} cannot start ({error})")
-    raise InputError(f"device is {wanted}, but {'; '.join(refusals)}. It needs {_WHAT_TO_INSTALL.get(wanted, '')}")
+            return device, "asked for" if wanted != "auto" else _why_not(refusals) or "first choice"
+        refusals[device] = f"{device} cannot start ({error})"
+    raise InputError(f"device is {wanted}, but {'; '.join(refusals.values())}. It needs {_WHAT_TO_INSTALL.get(wanted, '')}")
+
+
+def _why_not(refusals: dict[str, str]) -> str:
+    """What kept the devices from being chosen; of those that this machine does not seem to have, that they are not there."""
+    return ", ".join(why if _seems_there(device) else f"no {device}" for device, why in refusals.items())
+
+
+def _seems_there(device: str) -> bool:
+    """Whether this machine has a card of this kind, or the software for it."""
+    if device == "GPU":
+        return Path("/dev/nvidia0").exists()
+    return "ASCEND_HOME_PATH" in os.environ or any(Path("/dev").glob("davinci[0-9]*"))
 
 
 def try_device(device: str) -> str | None:

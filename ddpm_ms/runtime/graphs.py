@@ -12,8 +12,8 @@ import logging
 import os
 import platform
 import shutil
-import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Callable
 
@@ -108,7 +108,8 @@ class CompileCache:
             if shutil.disk_usage(root).free < SMALLEST_FREE:
                 raise OSError("the disk is nearly full")
             _tidy(root)
-            self._path = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root))
+            self._path = root / f"{PARTIAL}{uuid.uuid4().hex}"  # tempfile would keep others from reading, whatever the umask says
+            self._path.mkdir()
             self.state = "found" if _copied(self._final, self._path) else "new"
         except OSError as error:
             log.info("compiled graphs are not kept (%s: %s)", root, error.strerror or error)

@@ -14,6 +14,7 @@ from ddpm_ms.data import create_dataset
 from ddpm_ms.distillation import SPACING, Distillation
 from ddpm_ms.errors import InputError, check_range, shown
 from ddpm_ms.models import create_model
+from ddpm_ms.progress import heard
 from ddpm_ms.runtime import Runtime, ranks
 from ddpm_ms.training.stopping import StopRequest
 from ddpm_ms.training.trainer import Trainer
@@ -57,7 +58,7 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
     config = student_config(first, overrides)
     run_dir = Path(run_dir or Path("runs", f"{first.path.resolve().parents[1].name}_distilled"))
     dataset = create_dataset(config.data)
-    with StopRequest() as stop:  # between stages, where no `Trainer` listens
+    with heard(), StopRequest() as stop:  # between stages, where no `Trainer` listens
         for number, count in enumerate(counts, 1):
             diffusion = _student(config, teacher, count)
             trainer = Trainer(diffusion, dataset, results_folder=run_dir / f"steps_{count:04d}", data=config.data,

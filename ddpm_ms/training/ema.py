@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -29,6 +29,7 @@ class EMA(nn.Cell):
         update_every: optimizer steps between updates. Default: 1; with ``decay`` 10, as in denoising-diffusion-pytorch.
         sigma_rel: standard deviation of the power-function average's profile, as a share of the run so far. The range and the
             default of all three are those of ``ema_...`` in `ddpm_ms.config.TrainingConfig`.
+        whole: what `ema_model` returns: the process around ``model``. Default: ``model`` itself.
 
     Called with ``rate_at(step)`` as a float32 scalar after every optimizer step for which that is not 0.
 
@@ -37,7 +38,7 @@ class EMA(nn.Cell):
     """
 
     def __init__(self, model: nn.Cell, decay: float | None = None, update_every: int | None = None,
-                 sigma_rel: float | None = None) -> None:
+                 sigma_rel: float | None = None, whole: nn.Cell | None = None) -> None:
         super().__init__()
         given: dict[str, Any] = {"ema_decay": decay, "ema_update_every": update_every, "ema_sigma_rel": sigma_rel}
         c = TrainingConfig(**{name: value for name, value in given.items() if value is not None})
@@ -49,6 +50,8 @@ class EMA(nn.Cell):
         self.shadow = ParameterTuple(
             Parameter(Tensor(p.asnumpy().copy()), name=f"ema.{p.name}", requires_grad=False) for p in self.weights)
         self.map = ops.HyperMap()
+        self.in_use = False  # whether the network has the averaged weights now, and the copy has the network's own
+        self._whole: Callable[[], nn.Cell] = lambda: whole or model  # as an attribute it would be a part of this Cell
 
     def decay_at(self, step: int) -> float:
         """Decay of the update after optimizer step ``step`` (the first step is 1)."""
@@ -70,14 +73,39 @@ class EMA(nn.Cell):
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block the network computes with the averaged weights; afterwards with its own again."""
-        self._swap()
+        """Within the block the network has the averaged weights; afterwards what it had before."""
+        with self._using(True):
+            yield
+
+    @contextlib.contextmanager
+    def withdrawn(self) -> Iterator[None]:
+        """Within the block the network has its own weights, which the optimizer left; afterwards what it had before."""
+        with self._using(False):
+            yield
+
+    @property
+    def ema_model(self) -> nn.Cell:
+        """The process with the averaged weights, as denoising-diffusion-pytorch calls it: ``trainer.ema.ema_model.sample(16)``.
+
+        It is the process that is trained, no copy: its network has the averaged weights from here on, until training goes on.
+        """
+        self.use(True)
+        return self._whole()
+
+    @contextlib.contextmanager
+    def _using(self, average: bool) -> Iterator[None]:
+        before = self.in_use
+        self.use(average)
         try:
             yield
         finally:
-            self._swap()
+            self.use(before)
 
-    def _swap(self) -> None:
+    def use(self, average: bool) -> None:
+        """Give the network the averaged weights, or its own again; not a bit of either is lost."""
+        if average == self.in_use:
+            return
+        self.in_use = average
         for weight, shadow in zip(self.weights, self.shadow):
             # In place: compiled graphs go on using the memory that they were compiled with.
             held = Tensor(weight.asnumpy().copy())

@@ -76,7 +76,8 @@ class Metrics:
         if ended is not None:
             row.update(epoch=ended, epoch_loss=epoch_loss[0] / epoch_loss[1])
             epoch_loss[:] = 0.0, 0.0
-        row.update(grad_norm=float(np.mean(self._norms)), images_per_second=self._timed * self._runtime.world / seconds, **values)
+        speed = self._timed * self._runtime.world / seconds if self._timed else None  # the first step of a start is not timed
+        row.update(grad_norm=float(np.mean(self._norms)), images_per_second=speed, **values)
         self.rows.append(row)
         if self._runtime.rank == 0:
             self._append(row)

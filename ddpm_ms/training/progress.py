@@ -1,16 +1,23 @@
-"""How a run shows its progress: a bar where somebody looks, lines where a file does."""
+"""How a run shows its progress: a bar where somebody looks, lines where a file or a notebook does; and how long it will take."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+import time
 from typing import Any, Iterator
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ddpm_ms.progress import SHORT, duration, on_console
+
 log = logging.getLogger("ddpm_ms")
+
+FIRST_STEPS, FIRST_SECONDS = 10, 60  # after so many steps, or after so long, it is said how long the run will take
+WORTH_A_STOP = 600  # seconds; who is told of more is told that the run can be stopped
+LONG_ON_A_CPU = 4 * 3600  # seconds
 
 
 class Progress:
@@ -19,23 +26,56 @@ class Progress:
     Args:
         total_steps: of the run.
         log_every: optimizer steps between two lines.
+        device: on which it is trained.
         active: whether this rank shows anything.
     """
 
-    def __init__(self, total_steps: int, log_every: int, active: bool) -> None:
-        self._total_steps, self._log_every, self._active = total_steps, log_every, active
+    def __init__(self, total_steps: int, log_every: int, device: str, active: bool) -> None:
+        self._total_steps, self._log_every, self._device, self._active = total_steps, log_every, device, active
         self._bar = tqdm(disable=True)
+        self._begin(0)
+
+    def _begin(self, step: int) -> None:
+        self._step, self._estimated = step, False
+        self._timed: tuple[int, float] | None = None  # step and time at which the clock started
 
     @contextlib.contextmanager
     def shown(self, step: int) -> Iterator[None]:
         """Within the block the bar is there, from ``step`` on, and log lines do not break it."""
+        self._begin(step)
         self._bar = tqdm(total=self._total_steps, initial=step, unit="step", disable=not self._active or not sys.stderr.isatty())
-        with self._bar, logging_redirect_tqdm():
+        with self._bar, logging_redirect_tqdm(on_console()):
             yield
 
     def advance(self) -> None:
         """One step was done."""
         self._bar.update()
+        self._step += 1
+        if self._timed is None:  # the first step compiles
+            self._timed = self._step, time.monotonic()
+        elif self._active and not self._estimated:
+            self._estimate(self._step - self._timed[0], time.monotonic() - self._timed[1])
+
+    def _estimate(self, steps: int, seconds: float) -> None:
+        """Say once how long the run will take, as soon as that can be told."""
+        if steps < FIRST_STEPS and seconds < FIRST_SECONDS:
+            return
+        self._estimated, left = True, self.seconds_left
+        if left is None or left < SHORT:
+            return
+        hint = "; Ctrl-C stops and saves, and the same again resumes" if left > WORTH_A_STOP else ""
+        if self._device == "CPU" and left > LONG_ON_A_CPU:
+            hint = "; for a CPU there is a smaller recipe, configs/folder_cpu.yaml"
+        log.info("about %s on this %s for the %s steps to go%s", duration(left), self._device,
+                 f"{self._total_steps - self._step:,}", hint)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at the pace so far, with what comes between steps; None before the second step of a start."""
+        if self._timed is None or self._step == self._timed[0]:
+            return None
+        first, since = self._timed
+        return (time.monotonic() - since) / (self._step - first) * (self._total_steps - self._step)
 
     def show(self, row: dict[str, Any]) -> None:
         """Say what a row of metrics.jsonl says."""
@@ -48,5 +88,7 @@ class Progress:
         if "epoch" in row:
             log.info("epoch %d: mean loss %.4f", row["epoch"], row["epoch_loss"])
         if self._bar.disable and ("epoch" not in row or step % self._log_every == 0):
-            log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.1f images/s", step, total, row["loss"], row["grad_norm"],
-                     row["lr"], row["images_per_second"])
+            speed, left = row["images_per_second"], self.seconds_left
+            log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e%s%s", step, total, row["loss"], row["grad_norm"], row["lr"],
+                     "" if speed is None else f"  {speed:.1f} images/s",
+                     f"  {duration(left)} left" if left and step < total else "")

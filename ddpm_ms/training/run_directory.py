@@ -31,7 +31,7 @@ class RunDirectory:
     ``config.yaml`` and ``environment.json`` say what the run is; ``log.txt`` is for people; ``events.jsonl`` says the same to
     programs, one object per line with ``event``, ``time`` (seconds since 1970), ``step`` and ``world``. It is a history, to which
     every start of the run adds: steps that a kill threw away happened twice. Beside them are ``checkpoints/``, ``samples/``,
-    ``loss.png`` and for TensorBoard ``tensorboard/``.
+    ``loss.png``, for TensorBoard ``tensorboard/``, and the ``.lock`` of `alone`.
 
     Args:
         path: of the directory, which need not be there.
@@ -132,6 +132,7 @@ class RunDirectory:
             return False
         self._save_failures = 0
         self.event("checkpoint", step, checkpoint=written.name)
+        log.info("step %d: saved %s", step, written.relative_to(self.path))
         checkpoint.remove_old(self.path, keep_last, step)
         return True
 
@@ -154,7 +155,9 @@ class RunDirectory:
         try:
             visual.save_loss_curve(rows, self.path / "loss.png")
             if images is not None:
-                visual.save_grid(images, self.path / "samples" / f"step_{step:08d}.png", captions)
+                grid = Path("samples", f"step_{step:08d}.png")
+                visual.save_grid(images, self.path / grid, captions)
+                log.info("step %d: drew %s", step, grid)
                 if self._event_files is not None:
                     self._event_files.picture("samples", np.asarray(visual.to_grid(images, captions=captions)), step)
         except OSError as error:

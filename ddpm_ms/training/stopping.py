@@ -37,6 +37,6 @@ class StopRequest:
         if self.requested is None:
             self.requested, self._since = signal.Signals(number).name, time.monotonic()
             # Not through logging: the signal may have come in the middle of a log line.
-            os.write(2, f"\n{self.requested}: ending after this step, which is saved; a second signal leaves at once\n".encode())
+            os.write(2, b"\nasked to stop: ending after this step, which is saved; a second signal leaves at once\n")
         elif time.monotonic() - self._since > SAME_REQUEST_SECONDS:
             os._exit(128 + number)

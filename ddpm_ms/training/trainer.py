@@ -14,12 +14,23 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.config import DataConfig, RuntimeConfig, SamplingConfig, TrainingConfig, replace, section_of, to_dict
+from ddpm_ms.config import (
+    DataConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    TrainingConfig,
+    replace,
+    resolve_precision,
+    section_of,
+    to_dict,
+)
 from ddpm_ms.data import as_dataset, prefetch, split
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
-from ddpm_ms.models.precision import resolve_precision, set_precision
+from ddpm_ms.models import num_parameters
+from ddpm_ms.models.precision import set_precision
 from ddpm_ms.models.recomputation import set_recompute
+from ddpm_ms.progress import heard, progress
 from ddpm_ms.runtime import ranks
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.checks import check_labels, check_run, count_steps
@@ -29,6 +40,7 @@ from ddpm_ms.training.divergence import divergence, suspects
 from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.initial import begin_with
 from ddpm_ms.training.learning_rate import base_rate, learning_rate
+from ddpm_ms.training.lock import alone
 from ddpm_ms.training.loss_scale import LossScale
 from ddpm_ms.training.metrics import Metrics
 from ddpm_ms.training.progress import Progress
@@ -51,6 +63,10 @@ class Trainer:
     checkpoint and a grid of samples drawn with the averaged weights. An interrupted run that is started again ends with
     the same weights, bit for bit, as one that was not interrupted (on one device of the same kind). On any number of
     devices the numbers are the same, to the rounding of float32 sums.
+
+    After `train` the diffusion has the averaged weights, as `ddpm_ms.load_diffusion` gives them: it draws better with them. Those
+    that the optimizer left it has within ``trainer.ema.withdrawn()``, and from ``load_diffusion(run, ema=False)``; if `train` is
+    called again, it goes on with them.
 
     Args:
         diffusion: what to train.
@@ -111,7 +127,7 @@ class Trainer:
         if c.recompute:
             set_recompute(self.model)
         optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
-        self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel)
+        self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel, diffusion)
         self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed, diffusion.schedule.snr)
         self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(precision))
         self.train_step = TrainStep(diffusion, optimizer, self.ema, c.gradient_accumulate_every, c.max_grad_norm,
@@ -122,10 +138,11 @@ class Trainer:
         self.validation_loss: float | None = None  # at the current step, if it is one that is saved
         self._stop = StopRequest()
         self._compilation = Compilation(self.config, diffusion, self.train_step, world)
-        self._progress = Progress(self.total_steps, c.log_every, self.runtime.rank == 0)
+        self._progress = Progress(self.total_steps, c.log_every, self.runtime.device, self.runtime.rank == 0)
         self._phases: list[Phase] = []
         self._first_step = 0
         self._saved_step = -1
+        self._has_drawn = False
 
     @property
     def step(self) -> int:
@@ -141,27 +158,44 @@ class Trainer:
         """Train to the end, from the newest good checkpoint if there is one. Returns the run directory.
 
         SIGTERM or SIGINT (Ctrl-C) end training after the step, with a checkpoint; then `step` is less than `total_steps`.
+
+        Raises:
+            InputError: another process trains in the run directory.
+            TrainingError: the loss diverged, or checkpoints cannot be written.
         """
-        self.describe()
-        with self.directory.logging(), StopRequest() as self._stop:
-            if self.runtime.rank == 0:
-                log.info("training %s", self.run_dir)
-            self.resume()
-            if self._begun_with and self.step == 0:
-                self.directory.event("initialised", 0, **self._begun_with)
-                log.info("beginning with the averaged weights of %s", self._begun_with["checkpoint"])
-            if self.step < self.total_steps:
-                with self._recorded():
-                    self._loop()
-            if self.step < self.total_steps:
-                by = self._stop.requested or "another rank"
-                self.directory.event("stopped", self.step, by=by)
-                log.warning("%s: stopped at step %d of %d by %s; resume with the same command", self.run_dir, self.step,
-                            self.total_steps, by)
-            else:
-                self.directory.finish(self.step)
-                log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
+        with heard(), alone(self.run_dir, self.runtime):
+            self.describe()
+            with self.directory.logging(), StopRequest() as self._stop, self._averaged_afterwards():
+                self._train()
         return self.run_dir
+
+    def _train(self) -> None:
+        if self.runtime.rank == 0:
+            images = f", {len(self.dataset):,} images" if hasattr(self.dataset, "__len__") else ""
+            log.info("training %s: %s parameters%s", self.run_dir, f"{num_parameters(self.model):,}", images)
+        self.resume()
+        if self._begun_with and self.step == 0:
+            self.directory.event("initialised", 0, **self._begun_with)
+            log.info("beginning with the averaged weights of %s", self._begun_with["checkpoint"])
+        if self.step < self.total_steps:
+            with self._recorded():
+                self._loop()
+        if self.step < self.total_steps:
+            by = self._stop.requested if self.runtime.world == 1 else "a signal to the job"
+            self.directory.event("stopped", self.step, by=by)
+            log.warning("%s: stopped at step %d of %d, as asked; resume with the same command", self.run_dir, self.step,
+                        self.total_steps)
+        else:
+            self.directory.finish(self.step)
+            log.info("%s is finished: %d of %d steps", self.run_dir, self.step, self.total_steps)
+
+    @contextlib.contextmanager
+    def _averaged_afterwards(self) -> Iterator[None]:
+        """Whoever draws after the block draws with the averaged weights."""
+        try:
+            yield
+        finally:
+            self.ema.use(True)
 
     def _loop(self) -> None:
         """Every step from here to the end, or to a request to stop."""
@@ -313,6 +347,7 @@ class Trainer:
     def resume(self) -> None:
         """Bring all ranks to the newest good checkpoint of the run directory, if any. Damaged ones are reported and passed
         over. Only rank 0 reads files: the others may be on machines that do not see them."""
+        self.ema.use(False)
         ranks.on_rank_0(self._load, self.runtime)
         self.state.share(self.runtime)
         told = ranks.broadcast_text(json.dumps([dataclasses.astuple(phase) for phase in self._phases]), self.runtime)
@@ -346,24 +381,37 @@ class Trainer:
         numbers = {**self.state.numbers(), "validation_loss": self.validation_loss, "seed": c.seed,
                    "data_position": self.step * self.batches.images_per_step, "config": to_dict(self.config),
                    "environment": rt.environment(self.runtime)}
-        if self.directory.save(self.step, self.state.arrays(), numbers, c.keep_last, last or self.step == self.total_steps):
-            self._saved_step = self.step
+        with self.ema.withdrawn():
+            if self.directory.save(self.step, self.state.arrays(), numbers, c.keep_last, last or self.step == self.total_steps):
+                self._saved_step = self.step
 
     def sample(self) -> None:
         """Draw the sample grid of the current step with the averaged weights, each rank its share, and the loss curve."""
         count, images = self.config.training.num_samples, None
         if count:
-            pipeline = self.diffusion.pipeline
-
-            def draw(numbers: range) -> np.ndarray:
-                return pipeline.sample(len(numbers), self.config.sampling, first_index=numbers.start,
-                                       callback=self._stop_sampling).images
-
             with contextlib.suppress(_Stopped), self.ema.applied():
-                images = ranks.Shares(count, count, self.runtime).collect(draw)
+                images = self._draw(count)
         self.directory.save_pictures(self.step, self.metrics.rows, images, grid_captions(self.config))
 
-    def _stop_sampling(self, *progress: Any) -> None:
+    def _draw(self, count: int) -> np.ndarray:
+        """Images 0 to ``count`` - 1 of the recipe's seed, on every rank."""
+        pipeline, shown = self.diffusion.pipeline, self.runtime.rank == 0
+        if shown and not self._has_drawn:
+            log.info("step %d: drawing %d images (the first time compiles)", self.step, count)
+        self._has_drawn = True
+        with progress(active=shown, what=f"drawing {count} images") as bar:
+
+            def observe(done: int, transitions: int, x: Tensor) -> None:
+                bar.total = transitions
+                bar.update(done > 0)
+                self._stop_sampling()
+
+            def draw(numbers: range) -> np.ndarray:
+                return pipeline.sample(len(numbers), self.config.sampling, first_index=numbers.start, callback=observe).images
+
+            return ranks.Shares(count, count, self.runtime).collect(draw)
+
+    def _stop_sampling(self) -> None:
         # Other ranks would wait for this one's images.
         if self._stop.requested and self.runtime.world == 1 and self.step < self.total_steps:
             raise _Stopped

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from ddpm_ms.errors import InputError
+from ddpm_ms.progress import duration
 from ddpm_ms.visual import plots, runs
 
 GRIDS = 8  # sample grids shown, evenly spaced over the run
@@ -96,8 +97,8 @@ def _cards(training: dict[str, Any], rows: Sequence[dict[str, Any]], environment
         ("Last loss", f"{last['loss']:.4f}", f"lowest {lowest['loss']:.4f} at step {lowest['step']:,}"),
         ("Speed", f"{speed:,.1f}" if speed else "not known",
          f"images/s, {speed / per_step:.2f} steps/s" if speed else ""),
-        ("Wall time", "not known" if seconds is None else _duration(seconds),
-         f"about {_duration(to_go * per_step / speed)} to go" if speed and to_go else ""),
+        ("Wall time", "not known" if seconds is None else duration(seconds),
+         f"about {duration(to_go * per_step / speed)} to go" if speed and to_go else ""),
         ("Device", f"{environment.get('device', 'not known')}{f' x {world}' if world != 1 else ''}",
          f"{environment['cpus']} processors" if environment.get("device") == "CPU" and "cpus" in environment else ""),
         ("Parameters", "not known" if parameters is None else f"{parameters:,}", "" if parameters else "until a checkpoint"),
@@ -146,7 +147,7 @@ def _facts(rows: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]]) -> 
     phases = [(f"training.train_lr since step {phase.step:,}", f"{phase.new:g}, before {phase.old:g}")
               for phase in runs.phases(events)]
     return [*phases, ("images per second, median", f"{speed:,.1f}" if speed else "not known"),
-            ("compilation of the last start", _duration(compiling) if compiling else "not known"),
+            ("compilation of the last start", duration(compiling) if compiling else "not known"),
             ("steps skipped for an overflow", str(rows[-1].get("skipped_steps", "not known")))]
 
 
@@ -174,11 +175,3 @@ def _speed(rows: Sequence[dict[str, Any]]) -> float | None:
     """The median of the intervals' speeds."""
     _, speeds = plots.curve(rows, "images_per_second")
     return sorted(speeds)[len(speeds) // 2] if len(speeds) else None
-
-
-def _duration(seconds: float) -> str:
-    """``"12.3 s"``, ``"4 min 05 s"`` or ``"2 h 03 min"``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -120,7 +120,7 @@ def two_signals(bench: Bench) -> tuple[str, int, str]:
     os.kill(process.pid, signal.SIGSTOP)  # so that both are there before a step can end
     process.send_signal(signal.SIGTERM)
     os.kill(process.pid, signal.SIGCONT)
-    while "SIGTERM: finishing" not in bench.log("twice") and process.poll() is None:
+    while "asked to stop" not in bench.log("twice") and process.poll() is None:
         time.sleep(0.001)
     process.wait(60)
     bench.assert_ends_alike("twice")

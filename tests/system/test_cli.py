@@ -47,6 +47,11 @@ def trained(tmp_path_factory):
 def test_a_run_leaves_everything_behind(trained):
     run, done = trained
     assert "device: CPU (asked for), graph mode" in done.stderr and "step 4/4" in done.stderr
+    told = [re.sub(r"^\S+ \S+ ", "", line) for line in (run / "log.txt").read_text().splitlines()]
+    for line in ("step 2: saved checkpoints/step_00000002", "step 2: drawing 4 images (the first time compiles)",
+                 "step 2: drew samples/step_00000002.png", "step 4: drew samples/step_00000004.png"):
+        assert line in done.stderr.splitlines() and line in told
+    assert re.search(r"training .*digits: \d\d?,\d{3} parameters, 1,797 images", done.stderr)
     for name in ("config.yaml", "environment.json", "log.txt", "metrics.jsonl", "loss.png", "samples/step_00000002.png",
                  "samples/step_00000004.png", "checkpoints/step_00000004/state.json"):
         assert (run / name).is_file(), name
@@ -75,6 +80,27 @@ def test_sampling_needs_only_the_checkpoint(trained, tmp_path):
     with Image.open(tmp_path / "x.gif") as gif:
         assert gif.n_frames == 5  # four steps and the result, held
     assert Image.open(tmp_path / "grid.png").width >= 100
+    assert re.search(r"5 images, ddim, 4 steps, seed 3; NFE 4, \d+\.\d\d images/s once compiled, \d+\.\d s in all", done.stderr)
+
+
+def test_single_files_of_a_larger_export_are_neither_mixed_with_others_nor_deleted(trained, tmp_path, capsys):
+    run, _ = trained
+    for number in range(5):
+        (tmp_path / f"{number:06d}.png").write_bytes(b"mine")
+    (tmp_path / "notes.png").write_bytes(b"mine")
+    assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "-n", "3", "--out", str(tmp_path / "grid.png"), "--files",
+                 str(tmp_path)]) == 2
+    assert ("where 2 files of a larger export would stay (000003.png to 000004.png), allowed for 3 images: a folder without "
+            "them") in capsys.readouterr().err
+    assert all(path.read_bytes() == b"mine" for path in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 6
+
+
+def test_another_batch_is_told_what_goes_with_it(trained, capsys):
+    run, _ = trained
+    arguments = [*train_arguments(run, "training.train_num_steps=4"), "training.train_batch_size=2"]
+    assert main([*map(str, arguments)]) == 2
+    message = "training.train_batch_size: 4 -> 2 (the same run with training.gradient_accumulate_every=2)"
+    assert message in capsys.readouterr().err
 
 
 def test_visualize_forward_writes_a_strip(tmp_path):

@@ -85,6 +85,28 @@ def test_only_devices_are_tried_out_before_the_settings_that_a_cpu_reads_when_it
     assert devices.try_device("Ascend") is not None
 
 
+@pytest.mark.parametrize(("there", "why"), [
+    ((), "no Ascend, no GPU"), (("GPU",), "no Ascend, GPU cannot start (libcudart.so not found)")])
+def test_why_a_device_was_not_taken_is_said_where_it_is_expected(monkeypatch, there, why):
+    monkeypatch.setattr(devices, "try_device", lambda device: None if device == "CPU" else "libcudart.so not found")
+    monkeypatch.setattr(devices, "_seems_there", lambda device: device in there)
+    assert devices.start_device("auto") == ("CPU", why)
+    with pytest.raises(InputError, match=r"device is GPU, but GPU cannot start \(libcudart.so not found\). It needs the NVIDIA"):
+        devices.start_device("GPU")
+
+
+def test_a_cache_of_graphs_can_be_read_by_whom_the_umask_lets(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ms, "set_context", lambda **_: None)
+    before = os.umask(0o027)
+    try:
+        cache = graphs.CompileCache("key")
+    finally:
+        os.umask(before)
+    cache.seal()
+    assert cache.final.is_dir() and oct(cache.final.stat().st_mode & 0o777) == "0o750"
+
+
 @pytest.mark.parametrize(("environment", "expected"), [({"XDG_CACHE_HOME": "/var/tmp/c"}, "/var/tmp/c/ddpm_ms"),
                                                       ({"XDG_CACHE_HOME": "", "HOME": "/home/a"}, "/home/a/.cache/ddpm_ms")])
 def test_caches_are_where_the_xdg_specification_puts_them(monkeypatch, environment, expected):

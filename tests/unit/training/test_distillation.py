@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 from PIL import Image
 
-from ddpm_ms import Trainer, load_diffusion
+from ddpm_ms import Trainer, load_diffusion, runtime
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.cli import main
 from ddpm_ms.config import Config, DistillationConfig, override_config, to_dict
@@ -24,6 +24,7 @@ from ddpm_ms.evaluation.exact import GaussianMixture, run
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.sampling.spacing import sampling_steps
 from ddpm_ms.training.distillation import halvings, student_config
+from ddpm_ms.training.lock import alone
 
 T, SIZE = 60, 4
 SCHEDULE = create_schedule("cosine", T)
@@ -301,6 +302,11 @@ def test_a_stage_is_a_run_and_a_signal_ends_the_chain_after_it(teacher, make_tea
     written = {path: path.stat().st_mtime_ns for path in stage.rglob("*.safetensors")}
     assert distill() == 0
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*.safetensors")} == written
+    # Somebody else trains it: nothing is done to it.
+    capsys.readouterr()
+    with alone(stage, runtime.current()):
+        assert distill() == 2
+    assert f"run directory {stage} is trained by this process already" in capsys.readouterr().err
     # Another teacher is not taken for this one; and a student's recipe is not trained as a plain one.
     capsys.readouterr()
     assert distill(source=make_teacher()) == 2

@@ -14,9 +14,8 @@ from safetensors.numpy import load_file
 
 from ddpm_ms import GaussianDiffusion, Trainer, Unet, load_config, load_diffusion, rng
 from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.config import SamplingConfig, differences
+from ddpm_ms.config import SamplingConfig, differences, resolve_precision
 from ddpm_ms.errors import InputError, TrainingError
-from ddpm_ms.models.precision import resolve_precision
 from ddpm_ms.runtime import Runtime
 from ddpm_ms.training.metrics import Metrics
 from ddpm_ms.training.run_directory import RunDirectory
@@ -67,7 +66,8 @@ def stop_in_step_3(trainer, monkeypatch):
 
 def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same_metrics(make_trainer, tmp_path, monkeypatch):
     # Sampling with the averaged weights in between must leave no trace.
-    whole = make_trainer(tmp_path / "whole", num_samples=2, sampling=SamplingConfig(steps=2)).train()
+    first = make_trainer(tmp_path / "whole", num_samples=2, sampling=SamplingConfig(steps=2))
+    whole = first.train()
     make_trainer(tmp_path / "parts", train_num_steps=2).train()
     stopped = make_trainer(tmp_path / "parts")
     stop_in_step_3(stopped, monkeypatch)
@@ -88,6 +88,8 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     assert ours[1]["epoch"] == theirs[2]["epoch"] == 1 and "epoch" not in ours[0]
     assert ours[1]["epoch_loss"] == pytest.approx((ours[0]["loss"] + ours[1]["loss"]) / 2)
     assert theirs[2]["epoch_loss"] == pytest.approx(ours[1]["epoch_loss"], rel=1e-6)
+    # The first step of a start compiles, so of a row that has no other the speed is not known.
+    assert ours[0]["images_per_second"] > 0 and theirs[1]["images_per_second"] is theirs[2]["images_per_second"] is None
     state = json.loads((whole / "checkpoints" / "step_00000004" / "state.json").read_text())
     assert (state["step"], state["ema_updates"], state["data_position"]) == (4, 2, 24)
     # The average really is one: neither the weights nor where they started.
@@ -111,7 +113,16 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits_and_the_same
     sample = diffusion.sample(2, steps=3, seed=0)
     assert sample.shape == (2, 1, 4, 4)
     raw, _ = load_diffusion(parts / "checkpoints" / "step_00000004", ema=False)
-    assert np.abs(raw.sample(2, steps=3, seed=0) - sample).max() > 0
+    own = raw.sample(2, steps=3, seed=0)
+    assert np.abs(own - sample).max() > 0
+    # Where it was trained, the same is drawn; and what is saved from there is the same.
+    assert first.ema.ema_model is first.diffusion
+    np.testing.assert_array_equal(first.diffusion.sample(2, steps=3, seed=0), sample)
+    with first.ema.withdrawn():
+        np.testing.assert_array_equal(first.diffusion.sample(2, steps=3, seed=0), own)
+    first.directory.path, first._saved_step = tmp_path / "once more", -1
+    first.save()
+    assert_same_bits(contents(tmp_path / "once more", 4), end)
 
     # A damaged newest checkpoint: reported, and the one before is used.
     damaged = parts / "checkpoints" / "step_00000004" / "model.safetensors"
@@ -198,7 +209,11 @@ def test_the_same_images_in_other_portions_are_the_same_run(make_trainer, tmp_pa
     trainer = make_trainer(tmp_path, train_batch_size=3, gradient_accumulate_every=2)
     other = make_trainer(tmp_path, train_batch_size=6, gradient_accumulate_every=1)
     assert not differences(trainer.config, other.config)
-    assert differences(trainer.config, make_trainer(tmp_path, train_batch_size=6).config)
+    assert differences(trainer.config, make_trainer(tmp_path, train_batch_size=6).config) == [
+        "training.train_batch_size: 3 -> 6 (the same run with training.gradient_accumulate_every=1)"]
+    assert differences(other.config, make_trainer(tmp_path, train_batch_size=6).config) == [
+        "training.gradient_accumulate_every: 1 -> 2 (the same run with training.train_batch_size=3)"]
+    assert differences(trainer.config, make_trainer(tmp_path, train_batch_size=4).config) == ["training.train_batch_size: 3 -> 4"]
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -449,6 +464,16 @@ def test_any_damage_to_a_checkpoint_is_found(tmp_path, name, harm):
         target.write_bytes({"flip": data, "digit": data, "truncate": data[: len(data) // 2], "empty": b""}[harm])
     with pytest.raises(checkpoint.DamagedCheckpoint, match="step_00000007"):
         checkpoint.read(path)
+
+
+def test_whoever_may_read_by_the_umask_reads_every_file_of_a_checkpoint(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = checkpoint.save(tmp_path / "checkpoints", 7, {checkpoint.WEIGHTS: {"w": np.ones(3, np.float32)}}, {"config": {}})
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in (*path.iterdir(), path)} == {
+        checkpoint.WEIGHTS: "0o640", checkpoint.STATE: "0o640", path.name: "0o750"}
 
 
 def test_an_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch):

@@ -44,7 +44,8 @@ EVENTS = [
 def make_run(folder, rows=100, reverse=True):
     """What training leaves, without training."""
     (folder / "samples").mkdir(parents=True)
-    config = config_from_dict({"model": {"dim": 32}, "data": {"root": HOSTILE}, "training": {"train_num_steps": 200}})
+    config = config_from_dict({"model": {"dim": 32}, "data": {"root": HOSTILE},
+                               "training": {"train_num_steps": 200, "precision": "fp32", "amp_level": "O0"}})
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "environment.json").write_text(json.dumps({"device": "CPU", "cpus": 2, "world_size": 1, HOSTILE: HOSTILE}))
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
@@ -100,6 +101,9 @@ def test_the_page_says_what_the_run_is_and_did(page):
     assert "step_00000050" in page and "step 110/200" in page
     assert re.search(r"<tr><th>skipped</th><td>51</td><td>[-0-9: ]{19}</td><td>loss scale: 65536; ranks: 2</td></tr>", page)
     assert "<tr><th>model.dim</th><td><mark>32</mark></td><td>64</td></tr>" in page
+    # A run records what null became, which is no change.
+    assert "<th>training.train_num_steps</th>" in page and "<th>training.precision</th>" not in page
+    assert "<tr><th>precision</th><td>fp32</td></tr>" in page
     assert "<tr><th>dim</th><td><mark>32</mark></td></tr>" in page and "<tr><th>timesteps</th><td>1000</td></tr>" in page
 
 
