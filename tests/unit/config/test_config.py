@@ -82,7 +82,7 @@ def test_a_wrong_override_is_one_line_that_names_it(tmp_path, override, message)
     ("training.timesteps=9", "'diffusion.timesteps'"), ("data.image-size=8", "'data.image_size'"),
     ("model.imageSize=8", "'data.image_size'"), ("model.channels=1", "'data.channels'"),
     ("model.in_channels=1", "'data.channels'"),
-    ("model.num_heads=2", "'model.attn_heads'"), ("training.sampler=ddim", "'sampling.sampler'"),
+    ("model.n_heads=2", "'model.attn_heads'"), ("training.sampler=ddim", "'sampling.sampler'"),
     ("model.seed=1", "'training.seed' or 'sampling.seed'"),
 ])
 def test_a_setting_by_the_name_that_other_projects_give_it_is_told_the_name_here(tmp_path, override, meant):
