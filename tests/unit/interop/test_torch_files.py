@@ -408,20 +408,16 @@ def test_what_does_not_fit_into_memory_is_one_line(monkeypatch):
     refused(FILES / "numbers_legacy.pt", "takes more memory than there is")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pickle", [b"(" * 999_999, b"]" * 999_999, b"]\x94" * 499_999, b"](" + b"}" * 999_000 + b"e",
-                                    b"](" + b"}K\1Ns" * 199_000 + b"e", b"(" * 500_000 + b"t" * 499_999])
-def test_a_pickle_takes_no_more_memory_than_its_limits_allow(written, pickle):
+@pytest.mark.parametrize("pickle", [b"]\x94" * 24_999, b"](" + b"}" * 49_900 + b"e", b"](" + b"}K\1Ns" * 9_900 + b"e"])
+def test_the_memory_of_a_pickle_is_bounded_by_its_opcodes(written, monkeypatch, pickle):
+    monkeypatch.setattr(pickles, "MOST_OPCODES", pickles.MOST_OPCODES // 20)
     path = written(archive(pickle))
     tracemalloc.start()
     try:
         read_torch_file(path)
-    except InputError:
-        pass
+        assert tracemalloc.get_traced_memory()[1] < 5e8 / 20
     finally:
-        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < 5e8
 
 
 def test_the_reader_needs_neither_pytorch_nor_mindspore():
