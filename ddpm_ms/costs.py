@@ -16,7 +16,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ddpm_ms.config import TrainingConfig
+from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.normalization import UnitChannels
 from ddpm_ms.ops.softmax import Softmax
+from ddpm_ms.ops.upsampling import NearestUpsample
 
 BACKWARD = 2  # as much as the forward pass for the gradient of the inputs, and again for that of the weights
 HALF_OF_STEPS = 0.5  # in which self-conditioning computes its estimate first
@@ -89,8 +92,8 @@ class _Counter:
     def watching(self) -> Iterator[None]:
         """Within the block every call of a Cell and of the operators below is seen; not those in a graph."""
         watched: dict[Any, Callable[..., Any]] = {
-            nn.Cell: self._cell, ops.Conv2D: self._convolution, ops.Custom: self._custom, ops.MatMul: self._product,
-            ops.BatchMatMul: self._product, ops.Reshape: self._reshape}
+            nn.Cell: self._cell, ops.Conv2D: self._convolution, ops.MatMul: self._product, ops.BatchMatMul: self._product,
+            ops.Reshape: self._reshape}
         with contextlib.ExitStack() as stack:
             for kind, see in watched.items():
                 stack.enter_context(_replaced_call(kind, see))
@@ -98,10 +101,15 @@ class _Counter:
 
     def _cell(self, call: Callable[..., Any], cell: nn.Cell, *inputs: Any, **keywords: Any) -> Any:
         """A layer, which is a Cell without others in it, needs its inputs again; softmax its result alone."""
-        is_softmax = isinstance(cell, (Softmax, nn.Softmax))
+        is_softmax, before = isinstance(cell, (Softmax, nn.Softmax)), self.flops
         self._inside += is_softmax
         out = call(cell, *inputs, **keywords)
         self._inside -= is_softmax
+        # Whichever form of these computed.
+        if isinstance(cell, Convolution):
+            self.flops = before + _of_convolution(out, inputs[1])
+        elif isinstance(cell, (UnitChannels, NearestUpsample)):
+            self.flops = before
         if is_softmax:
             self._keep((out,))
         elif not cell.cells():
@@ -109,14 +117,9 @@ class _Counter:
         return out
 
     def _convolution(self, call: Callable[..., Any], operator: Any, *inputs: Any) -> Any:
-        out, weight = call(operator, *inputs), inputs[1]
-        self.flops += 2 * out.size * weight.size // weight.shape[0]
+        out = call(operator, *inputs)
+        self.flops += _of_convolution(out, inputs[1])
         return out
-
-    def _custom(self, call: Callable[..., Any], operator: Any, *inputs: Any) -> Any:
-        if ":conv2d_" in str(operator.func):
-            return self._convolution(call, operator, *inputs)
-        return call(operator, *inputs)
 
     def _product(self, call: Callable[..., Any], operator: Any, *inputs: Any) -> Any:
         out = call(operator, *inputs)
@@ -135,6 +138,10 @@ class _Counter:
                 storage = _storage(tensor)
                 self.kept += 0 if storage["kept"] else tensor.size
                 storage["kept"] = True
+
+
+def _of_convolution(out: Any, weight: Any) -> int:
+    return 2 * out.size * weight.size // weight.shape[0]
 
 
 def _storage(tensor: Any) -> dict[str, bool]:
