@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ddpm_ms.data.images import read_image
 from ddpm_ms.data.mindrecord import pack_folder
 from ddpm_ms.errors import InputError
 from ddpm_ms.training.batches import BatchSource
+from ddpm_ms.training.checks import check_labels
 
 
 def picture(path, value=None, size=(8, 8)):
@@ -53,6 +55,8 @@ def test_folders_that_are_no_classes_give_no_labels(animals):
     picture(animals / "loose.png")
     assert folder(animals).labels is None
     assert folder(animals).why_no_labels == f"{animals}/loose.png lies in none of the 3 class folders"
+    with pytest.raises(InputError, match=r"the data has no labels \(.*loose\.png lies in none of the 3 class folders\), allowed"):
+        check_labels(SimpleNamespace(num_classes=3), folder(animals))
     picture(animals / "stray.png")
     assert folder(animals).why_no_labels == f"{animals}/loose.png (and 1 more) lies in none of the 3 class folders"
 
