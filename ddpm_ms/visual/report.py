@@ -110,7 +110,7 @@ def _curves(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     shown = (("Loss", plots.loss_curves(rows), None, True),
              ("Learning rate", {"lr": plots.curve(rows, "lr")}, "linear", False),
              ("Gradient norm", {"grad_norm": plots.curve(rows, "grad_norm")}, None, True),
-             ("Images per second", {"images_per_second": plots.curve(rows, "images_per_second")}, "linear", True))
+             ("Images per second", {"images_per_second": plots.curve(_timed(rows), "images_per_second")}, "linear", True))
     return [(title, plots.curves_svg(curves, scale=scale, smoothed=smoothed)) for title, curves, scale, smoothed in shown]
 
 
@@ -171,7 +171,12 @@ def _yaml(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _timed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose speed is known: of the others it is null, or 0 in a run of an older version."""
+    return [row for row in rows if row.get("images_per_second")]
+
+
 def _speed(rows: Sequence[dict[str, Any]]) -> float | None:
     """The median of the intervals' speeds."""
-    _, speeds = plots.curve(rows, "images_per_second")
+    _, speeds = plots.curve(_timed(rows), "images_per_second")
     return sorted(speeds)[len(speeds) // 2] if len(speeds) else None

@@ -210,6 +210,11 @@ def test_the_report_needs_neither_mindspore_nor_pyplot_and_is_quick(run, tmp_pat
     assert os.times().children_user - began < 6  # of processor time; 1.7 s on the machine this was written on
 
 
+def test_a_row_without_a_speed_is_no_slow_one():
+    rows = [{"step": step, "images_per_second": speed} for step, speed in enumerate((8.0, 0.0, None, 8.0, 0.0))]
+    assert report._speed(rows) == 8 and len(report._timed(rows)) == 2 and report._speed(rows[1:3]) is None
+
+
 def test_breaks_between_sessions_are_no_wall_time():
     rows = [{"step": 74, "time": 13_661.0}, {"step": 80, "time": None}, {"step": 81}]
     assert runs.seconds_at_work(EVENTS, rows) == pytest.approx(30 + 31 + 1)
