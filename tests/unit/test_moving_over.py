@@ -287,7 +287,7 @@ def test_the_script_of_the_page_runs(place, without_graphs):
     exec(small(blocks("docs/from_pytorch.md")[0], ("dim=64, dim_mults=(1, 2, 4, 8)", "dim=8, dim_mults=(1,)"),
                ("image_size=128", "image_size=8"), ("timesteps=1000", "timesteps=20"), ("=250", "=2"),
                ('precision="fp16"', "num_samples=0"), ("train_batch_size=32", "train_batch_size=2"), ("700_000", "2")), found)
-    assert found["images"].shape == (16, 3, 8, 8) and found["checkpoint"].step == 2
+    assert found["images"].shape == (16, 3, 8, 8) and found["trainer"].step == 2
 
 
 def test_the_weights_of_a_checkpoint_are_read_as_the_page_says(tmp_path, monkeypatch, without_graphs):
