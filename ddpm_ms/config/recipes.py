@@ -130,6 +130,8 @@ def _images_per_step(config: Config) -> int:
 
 def _other_portions(old: Config, new: Config, key: str) -> str:
     """Where ``key`` changes the images of a step: what else has to change, so that they stay the same."""
+    if new.diffusion.immiscible:  # the portions are part of the noise
+        return ""
     sizes, images = dict(new.training), _images_per_step(old)
     for changed, other in (("train_batch_size", "gradient_accumulate_every"), ("gradient_accumulate_every", "train_batch_size")):
         if key == f"training.{changed}" and images % sizes[changed] == 0:

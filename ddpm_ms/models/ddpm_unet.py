@@ -44,7 +44,7 @@ class DDPMUnetConfig(NetworkConfig):
     downsample_padding: Literal["after", "around"] = setting(
         "after", "zeros of the convolution that halves the size; after: behind the last row and column (DDPM); around: ADM")
     time_embedding: Literal["sin_cos", "cos_sin"] = setting(
-        "sin_cos", "of the step; sin_cos: sines first, frequencies to 1/10000 (DDPM); cos_sin: cosines first, to one short (ADM)")
+        "sin_cos", "of the step; sin_cos: sines first, down to 1/10000 (DDPM); cos_sin: cosines first, one short of it (ADM)")
     norm_groups: Whole = setting(32, "groups of every group norm", ge=1)
     norm_eps: Number = setting(1e-6, "added to the variance by every group norm (DDPM: 1e-6, ADM: 1e-5)", ge=1e-12)
     dropout: Number = setting(0.0, "before the second convolution of each residual block", ge=0.0, le=0.99)

@@ -74,8 +74,8 @@ def test_the_only_text_in_a_recipe_is_where_something_is_read_from():
     texts = [f"{kind.section}.{key}" for kind in kinds for key, field in kind.model_fields.items()
              if takes_text(field.annotation) and not choices(field)]
     assert set(Config.model_fields) - set(SECTIONS) == {"init"}  # read as any checkpoint is
-    # The teacher is read as any checkpoint is, and its checksum compared.
-    assert texts == ["data.root", "distillation.teacher", "distillation.sha256"]
+    # Names of classes are shown, and open nothing. The teacher is read as any checkpoint is, and its checksum compared.
+    assert texts == ["data.root", "data.class_names", "distillation.teacher", "distillation.sha256"]
 
 
 def test_a_checkpoint_is_written_where_it_belongs_and_old_ones_are_removed_there_alone(tmp_path):

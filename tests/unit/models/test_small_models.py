@@ -230,7 +230,7 @@ def test_each_trains_saves_and_is_rebuilt_from_its_checkpoint(name, tmp_path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.85 * rows[0]["loss"]
 
-    rebuilt, found = load_diffusion(run, ema=False)
+    rebuilt, found = load_diffusion(run)
     assert type(rebuilt.model) is type(model) and found.config.model == config
     for (own_name, ours), (their_name, theirs) in zip(model.parameters_and_names(), rebuilt.model.parameters_and_names()):
         assert own_name == their_name

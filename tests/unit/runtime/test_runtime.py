@@ -100,11 +100,11 @@ def test_a_cache_of_graphs_can_be_read_by_whom_the_umask_lets(monkeypatch, tmp_p
     monkeypatch.setattr(ms, "set_context", lambda **_: None)
     before = os.umask(0o027)
     try:
-        cache = graphs.CompileCache("key")
+        graphs.CompileCache("key").seal()
     finally:
         os.umask(before)
-    cache.seal()
-    assert cache.final.is_dir() and oct(cache.final.stat().st_mode & 0o777) == "0o750"
+    (entry,) = (tmp_path / "ddpm_ms" / "graphs").iterdir()
+    assert oct(entry.stat().st_mode & 0o777) == "0o750"
 
 
 @pytest.mark.parametrize(("environment", "expected"), [({"XDG_CACHE_HOME": "/var/tmp/c"}, "/var/tmp/c/ddpm_ms"),
