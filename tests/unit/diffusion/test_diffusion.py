@@ -190,7 +190,8 @@ def test_a_class_conditional_network_is_told_the_labels(tiny_unet):
     in_turn = diffusion.sample(4, **how)
     np.testing.assert_array_equal(diffusion.sample(4, classes=[0, 1, 2, 0], **how), in_turn)
     assert np.abs(diffusion.sample(4, classes=[1, 1, 2, 3], **how) - in_turn)[[0, 3]].max() > 1e-5
-    for classes, message in (([4, 0], "class is 4, allowed: 0 to 2, or 3 for no class"), ([0], "there are 1 classes for 2 images")):
+    for classes, message in (([4, 0], "class is 4, allowed: 0 to 2, or 3 for no class"),
+                             ([0], "there are 1 classes for 2 images")):
         with pytest.raises(InputError, match=message):
             diffusion.sample(2, classes=classes, **how)
     with pytest.raises(InputError, match="not class-conditional"):
