@@ -154,14 +154,15 @@ def workers(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_to_the_script_stops_every_rank_after_a_checkpoint(folder, name):
-    process, log = start_and_wait(folder, name)
+    run = name.removeprefix("SIG")  # of which the log speaks
+    process, log = start_and_wait(folder, run)
     os.kill(process.pid, getattr(signal, name))
     assert process.wait(timeout=60) == 0
     step = int(re.search(r"stopped at step (\d+) of", log.read_text()).group(1))
     assert "SIG" not in log.read_text()  # the launcher passes one signal on as another
-    assert json.loads((folder / name / "events.jsonl").read_text().splitlines()[-1])["by"] == "a signal to the job"
-    newest = max((folder / name / "checkpoints").iterdir())
-    assert newest.name == f"step_{step:08d}" and not workers(folder / name)
+    assert json.loads((folder / run / "events.jsonl").read_text().splitlines()[-1])["by"] == "a signal to the job"
+    newest = max((folder / run / "checkpoints").iterdir())
+    assert newest.name == f"step_{step:08d}" and not workers(folder / run)
 
 
 @pytest.mark.slow
