@@ -199,11 +199,14 @@ class GaussianDiffusion(nn.Cell):
             self.model.set_train(was_training)
 
     def _network(self, x, t, x_self_cond, classes):
-        return self.cast(self.model(x, t, x_self_cond, classes, None), ms.float32)
+        output = self.cast(self.model(x, t, x_self_cond, classes, None), ms.float32)
+        _check_output(output.shape, x.shape, self.learned_variance)
+        return output
 
     def _output(self, x, t, x_self_cond, classes, dropout_key):
         """The network's prediction in float32 and, where it learns the variance, the variance fraction (else None)."""
         output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
+        _check_output(output.shape, x.shape, self.learned_variance)
         if self.learned_variance:
             return split_variance(output)
         return output, None
@@ -452,6 +455,15 @@ def _shape_of_batch(diffusion: GaussianDiffusion) -> str:
     return f"(B, {diffusion.channels}, {diffusion.image_size[0]}, {diffusion.image_size[1]})"
 
 
+@ops.constexpr
+def _check_output(found: tuple, shape: tuple, learned_variance: bool) -> bool:
+    """Raise `InputError` unless the network returns what it should; another shape could be broadcast, and train anything."""
+    expected = (shape[0], shape[1] * (2 if learned_variance else 1), *shape[2:])
+    if tuple(found) != expected:
+        raise InputError(f"the network returns the shape {tuple(found)}, allowed: {expected}")
+    return True
+
+
 def _check_model(model: nn.Cell, image_size: tuple[int, int], config: DiffusionConfig) -> None:
     """The network has the inputs and the attributes that one needs; and it is asked whether it takes these images and this
     process, if it can say."""
@@ -465,7 +477,7 @@ def _check_model(model: nn.Cell, image_size: tuple[int, int], config: DiffusionC
 def _check_interface(model: nn.Cell) -> None:
     """Raise `InputError` unless it can be called as a network is, and what it says of itself can be used."""
     name, expected = type(model).__name__, f"construct(self, {', '.join(_INPUTS)})"
-    if not callable(getattr(model, "construct", None)):
+    if not isinstance(model, nn.Cell) or isinstance(model, type):
         raise InputError(f"the network is a {name}, allowed: a mindspore.nn.Cell with {expected}")
     signature = inspect.signature(model.construct)
     try:

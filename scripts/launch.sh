@@ -19,6 +19,11 @@ is_device() {
     case "$1" in auto | Ascend | GPU | CPU) return 0 ;; *) return 1 ;; esac
 }
 
+# is_recipe CONFIG: a file, or the name of one that ships.
+is_recipe() {
+    [ -f "$1" ] || [ -n "$(find "$root/configs" -name "$1.yaml" -print -quit)" ]
+}
+
 check_count() {
     [[ "$1" =~ ^[1-9][0-9]*$ ]] || fail "NUM_DEVICES is '$1', allowed: a number from 1"
 }

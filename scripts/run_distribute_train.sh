@@ -10,6 +10,7 @@ usage() {
     echo "  --node-rank K          its number, 0 to N-1, and"
     echo "  --master HOST:PORT     the address of node 0 (default on one node: a free port)"
     echo "  --rank-table FILE      for clusters that still use one"
+    echo "  --stop-timeout SECONDS kill what has not ended so long after a signal (default: 600)"
     echo "Ctrl-C or SIGTERM: every rank finishes its step, rank 0 saves, status 0. A second one kills. If a rank fails, the others are"
     echo "ended and the status is its."
     echo "Environment: ASCEND_RT_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS, PYTHON, VENV."
@@ -23,16 +24,17 @@ device="$1" num="$2" config="$3"
 shift 3
 is_device "$device" || fail "DEVICE is '$device', allowed: auto, Ascend, GPU, CPU"
 check_count "$num"
-[ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file"
+is_recipe "$config" || fail "CONFIG is '$config', allowed: a YAML file, or the name of a recipe that ships"
 
 launch=(--ranks "$num") train=(--config "$config" --device "$device") overrides=()
 while [ "$#" -gt 0 ]; do
     case "$1" in
-        --run-dir | --nodes | --node-rank | --master | --rank-table)
+        --run-dir | --nodes | --node-rank | --master | --rank-table | --stop-timeout)
             [ "$#" -ge 2 ] || fail "$1 has no value" ;;&
         --run-dir) train+=("$1" "$2"); shift 2 ;;
         --run-dir=*) train+=("$1"); shift ;;
-        --nodes | --node-rank | --master | --rank-table) launch+=("$1" "$2"); shift 2 ;;
+        --nodes | --node-rank | --master | --rank-table | --stop-timeout) launch+=("$1" "$2"); shift 2 ;;
+        --nodes=* | --node-rank=* | --master=* | --rank-table=* | --stop-timeout=*) launch+=("$1"); shift ;;
         *) overrides+=("$1"); shift ;;
     esac
 done

@@ -18,7 +18,8 @@ if is_device "${1:-}"; then
 fi
 config="${1:-}"
 [ -n "$config" ] || { usage >&2; exit 2; }
-[ -f "$config" ] || fail "CONFIG is '$config', allowed: a YAML file (or, before it, a device: auto, Ascend, GPU, CPU)"
+is_recipe "$config" || fail "CONFIG is '$config', allowed: a YAML file, or the name of a recipe that ships (or, before it, a device:" \
+    "auto, Ascend, GPU, CPU)"
 shift
 use_package
 exec python -m ddpm_ms train --config "$config" --device "$device" "$@"

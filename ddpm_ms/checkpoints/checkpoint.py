@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -41,7 +41,7 @@ class Checkpoint:
     """One checkpoint that passed its checks: ``state`` is state.json's content, arrays are read on demand."""
 
     path: Path
-    state: dict[str, Any]
+    state: dict[str, Any] = field(repr=False)  # long
 
     @property
     def step(self) -> int:
@@ -258,7 +258,8 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
 def find(path: Path) -> Checkpoint:
     """A checkpoint, or the newest good one of a run; `InputError` if there is none, or all are damaged."""
     if not path.is_dir():
-        raise InputError(f"checkpoint {path} does not exist, allowed: a run directory or one of its checkpoints")
+        problem = "is a file" if path.exists() else "does not exist"
+        raise InputError(f"checkpoint {path} {problem}, allowed: a run directory or one of its checkpoints")
     if not in_run(path):
         return read(path)
     errors = []

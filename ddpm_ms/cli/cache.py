@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Add ``cache``."""
     command = commands.add_parser("cache", help="show what is kept between starts, or delete it",
                                   description="Show where compiled graphs and CPU operators are kept, and how much that is.")
-    command.add_argument("--clear", action="store_true", help="delete it; the next start compiles again")
+    command.add_argument("--clear", action="store_true", help="delete the compiled graphs; the next start compiles again")
     command.set_defaults(run=cache)
 
 

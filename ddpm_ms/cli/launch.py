@@ -49,6 +49,8 @@ def launch(parsers: Mapping[str, argparse.ArgumentParser], arguments: argparse.N
     if arguments.device:
         words = ["--device", arguments.device, *words]
     given = parsers[name].parse_args(words)
+    if name == "train" and given.ranks != 1:
+        raise InputError(f"--ranks {given.ranks} stands behind train, allowed: ddpm-ms launch --ranks {given.ranks} train ...")
     command = [sys.executable, "-m", "ddpm_ms", name, *words]
     job = Job(command, log_directory(name, given), given.device or "auto", arguments.ranks, arguments.nodes, arguments.node_rank,
               arguments.master, arguments.rank_table)

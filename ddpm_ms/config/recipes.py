@@ -278,7 +278,11 @@ def _parse_value(name: str, value: Any) -> Any:
     """What YAML makes of a text, or of each text of a list; anything else as it is."""
     if isinstance(value, list):
         return [_parse_value(name, item) for item in value]
-    return _load_yaml(value, name) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parsed = _load_yaml(value, name)
+    # A plain text is taken as it stands: in a path " #" is no comment.
+    return value if isinstance(parsed, str) and not value.lstrip().startswith(("'", '"', "|", ">", "!")) else parsed
 
 
 def _plain(value: Any) -> Any:

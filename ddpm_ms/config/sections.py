@@ -8,10 +8,11 @@ stand in `ddpm_ms.parts`.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, ClassVar, Dict, Final, List, Literal, Mapping, Optional, Tuple, Type, TypeVar, Union, cast
 
 from annotated_types import Ge, Le
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ddpm_ms.config.messages import LARGEST_INT, OneOf, check_keys, line_about
 from ddpm_ms.errors import InputError, did_you_mean, shown
@@ -37,6 +38,7 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a path; ~ is the home directory, which no shell expands in a.b=~/c
 Whole = Annotated[int, Le(LARGEST_INT)]
 Count = Annotated[int, Ge(1), Le(LARGEST_INT)]
 Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
@@ -212,7 +214,7 @@ class DataConfig(Section):
 
     section = "data"
     name: Annotated[str, OneOf(DATASETS)] = setting("image_folder", "which data set; array: one given in Python")
-    root: Optional[str] = setting(
+    root: Optional[Place] = setting(
         None, "the folder or the file", also="path dir data_dir data_path data_root folder dataset_path train_data_dir")
     image_size: Union[Count, Size] = setting(
         128, "pixels, or [height, width]", also="size resolution img_size image_resolution sample_size")
@@ -393,7 +395,7 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     distillation: DistillationConfig = DistillationConfig()
-    init: Optional[str] = setting(
+    init: Optional[Place] = setting(
         None, "a run directory, or one of its checkpoints, whose averaged weights a new run begins with")
 
 

@@ -86,6 +86,8 @@ class ClassifierReport:
         few = ""
         if self.samples < SAMPLES:
             few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw"
+        if self.real < self.samples:
+            few += f"\nonly {self.real} real images are held out, which are farther than {self.samples} would be"
         return (f"recognised with p >= {CONFIDENT}: {self.confident:.1%} of {self.samples} samples ({self.real_confident:.1%} of "
                 f"{self.real} real images)\nclasses seen: {self.classes} of {self.all_classes}\n{asked}"
                 f"Frechet distance: {self.distance:.2f} (real images {self.real_distance:.2f}){few}")

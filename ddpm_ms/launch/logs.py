@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from ddpm_ms.errors import InputError
 from ddpm_ms.launch.job import Job
 
 TAIL_BYTES = 65536  # of a log, enough for its last lines
@@ -15,7 +16,18 @@ WAIT_SECONDS = 10.0  # after which that line is shown again
 
 
 def prepare_logs(job: Job) -> None:
-    """Make the directory, without the logs of an earlier job. Nodes may share it, so that each removes its own ranks' alone."""
+    """Make the directory, without the logs of an earlier job. Nodes may share it, so that each removes its own ranks' alone.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        _clear(job)
+    except OSError as error:
+        raise InputError(f"log directory {job.logs} cannot be written: {error.strerror or error}") from None
+
+
+def _clear(job: Job) -> None:
     job.logs.mkdir(parents=True, exist_ok=True)
     old = [job.log_of(f"rank {job.first_rank + number}") for number in range(job.ranks)]
     if job.nodes == 1:
@@ -24,6 +36,7 @@ def prepare_logs(job: Job) -> None:
         old.append(job.log_of("scheduler"))
     for path in old:
         path.unlink(missing_ok=True)
+    job.msrun_log.touch()
 
 
 class LiveLog:

@@ -7,26 +7,34 @@ import time
 from typing import Any
 
 from ddpm_ms.launch.members import Members
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ddpm_ms.runtime.signals import SAME_REQUEST_SECONDS, SIGNALS
 
 
 class Stop:
     """Within the block, signals are noted; `pass_on` hands them to the ranks.
 
-    The first lets every rank save and end. A second one, or ``seconds`` after the first, kills.
+    The first lets every rank save and end. A second one, or ``seconds`` after the first, kills. What comes within
+    `SAME_REQUEST_SECONDS` of the first is still the first.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.signals: list[int] = []
+        self._asked = 0.0
         self.killed = ""  # why
         self._deadline: float | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, lambda number, frame: self.signals.append(number)) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if not self.signals:
+            self._asked = time.monotonic()
+        elif time.monotonic() - self._asked <= SAME_REQUEST_SECONDS:
+            return
+        self.signals.append(number)
 
     def __exit__(self, *exception: Any) -> None:
         for number, handler in self._before.items():

@@ -94,11 +94,14 @@ def _status(job: Job, members: Members, stop: Stop, failed: Member | None) -> in
         _say(f"all ranks were killed: {stop.killed}")
         return 128 + signal.SIGKILL
     if failed is None and stop.signals and not members.all:
+        _say("stopped before any rank had started")
         return 128 + stop.signals[0]
     if failed is None:
         _say(f"msrun failed; its log: {job.msrun_log}", last_lines(job.msrun_log))
         return 1
-    if not (stop.signals and failed.status == -signal.SIGTERM):  # asked to end, it did, with nothing to save
+    if stop.signals and failed.status == -signal.SIGTERM:
+        _say(f"{failed.name} stopped as asked; it had nothing to save")
+    else:
         log, shown = job.log_of(failed.name), job.log_of(f"rank {job.first_rank}")
         said = last_lines(log)
         _say(f"{failed.name} failed with status {failed.exit_status}; its log: {log}", said if said != last_lines(shown) else "")

@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
+from ddpm_ms.errors import InputError
 
 Padding = Union[int, Tuple[int, int]]
 
@@ -68,6 +69,8 @@ class _Native(nn.Cell):
         self.config = Tensor(np.array([stride, before, after], np.int32))
 
         def out_shape(x, weight, *others):
+            if x[1] != weight[1]:  # the library would read past the weights
+                raise InputError(f"the convolution is given {x[1]} channels, allowed: {weight[1]}")
             height, width = ((x[i] + before + after - weight[i]) // stride + 1 for i in (2, 3))
             return (x[0], weight[0], height, width)
 

@@ -8,8 +8,7 @@ import threading
 import time
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME_REQUEST_SECONDS = 0.5  # a launcher and a terminal both deliver; that is one request
+from ddpm_ms.runtime.signals import SAME_REQUEST_SECONDS, SIGNALS
 
 
 class StopRequest:

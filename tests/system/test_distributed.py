@@ -170,7 +170,7 @@ def test_a_second_signal_kills_and_leaves_no_half_checkpoint(folder):
     process, _ = start_and_wait(folder, "twice")
     for _ in range(2):
         os.kill(process.pid, signal.SIGTERM)
-        time.sleep(0.1)
+        time.sleep(0.7)  # sooner it would be the same request
     process.wait(timeout=60)
     assert not workers(folder / "twice")
     assert all((path / "state.json").is_file() for path in (folder / "twice" / "checkpoints").glob("step_*"))

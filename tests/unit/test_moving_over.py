@@ -290,6 +290,23 @@ def test_the_script_of_the_page_runs(place, without_graphs):
     assert found["images"].shape == (16, 3, 8, 8) and found["trainer"].step == 2
 
 
+class Shrinks(nn.Cell):
+    """Returns one channel whatever it is given."""
+
+    channels = 3
+
+    def construct(self, x, time, x_self_cond=None, classes=None, dropout_key=None):
+        return x[:, :1]
+
+
+def test_a_network_that_returns_another_shape_is_told_so_and_its_class_alone_is_none():
+    images = IMAGES[:2]
+    with pytest.raises(InputError, match=r"the network returns the shape \(2, 1, 16, 16\), allowed: \(2, 3, 16, 16\)"):
+        GaussianDiffusion(Shrinks(), image_size=16, timesteps=20)(images)
+    with pytest.raises(InputError, match=r"allowed: a mindspore\.nn\.Cell"):
+        GaussianDiffusion(Shrinks, image_size=16)
+
+
 def test_the_weights_of_a_checkpoint_are_read_as_the_page_says(tmp_path, monkeypatch, without_graphs):
     golden = np.load(ROOT / "tests" / "golden" / "lucidrains_trainer.npz")
     (tmp_path / "results").mkdir()

@@ -239,3 +239,10 @@ def test_a_recipe_with_a_key_that_is_no_more_is_told_the_new_one(tmp_path):
     path.write_text("diffusion: {min_snr_loss_weight: true}")
     with pytest.raises(InputError, match=r"unknown key 'diffusion.min_snr_loss_weight', allowed: loss_weight: min_snr"):
         load_config(path)
+
+
+def test_a_path_on_the_command_line_is_taken_as_it_stands_but_for_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "c.yaml").write_text("")
+    config = load_config(tmp_path / "c.yaml", ["data.root=~/My Pictures #1", "init='~/a run'"])
+    assert (config.data.root, config.init) == ("/home/somebody/My Pictures #1", "/home/somebody/a run")

@@ -18,6 +18,7 @@ from ddpm_ms.errors import InputError
 from ddpm_ms.launch import Job, Stop, check_job, rehearse, run_ranks
 from ddpm_ms.launch.job import environment_of, find_msrun, msrun_command
 from ddpm_ms.launch.logs import LiveLog, last_lines
+from ddpm_ms.runtime.signals import SAME_REQUEST_SECONDS
 
 ROOT = Path(__file__).parents[3]
 # As msrun does: a scheduler and ranks with its variables, logs and sessions; the first failure kills the other ranks.
@@ -224,7 +225,7 @@ def test_a_signal_before_msrun_has_started_any_rank_ends_the_job_at_once(place, 
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     began = time.monotonic()
     assert run("true", place) == 143
-    assert time.monotonic() - began < 10 and capfd.readouterr().err == ""
+    assert time.monotonic() - began < 10 and capfd.readouterr().err == "stopped before any rank had started\n"
 
 
 def test_a_scheduler_that_fails_ends_the_job_of_one_node(place, capfd):
@@ -254,17 +255,29 @@ def test_a_signal_lets_every_rank_save_and_leaves_the_scheduler_alone(place, cap
 def test_a_rank_with_nothing_to_save_ends_by_the_signal_which_is_no_failure_to_report(place, capfd):
     script = BEGIN + 'touch "ready $RANK_ID"; exec sleep 1000'
     assert run(script, place, at_ready=lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
-    assert capfd.readouterr().err == "" and nothing_is_left(place)
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"rank [01] stopped as asked; it had nothing to save\n", said) and nothing_is_left(place)
 
 
 def test_a_second_signal_kills(place, capfd):
     def twice():
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-            time.sleep(0.3)
+            time.sleep(SAME_REQUEST_SECONDS + 0.1)
 
     assert run(DEAF, place, at_ready=twice) == 137
     assert capfd.readouterr().err == "all ranks were killed: SIGINT, the second signal\n" and nothing_is_left(place)
+
+
+def test_two_signals_at_once_are_one_request(place, capfd):
+    assert run(SAVES, place, at_ready=lambda: [os.kill(os.getpid(), n) for n in (signal.SIGTERM, signal.SIGINT)]) == 0
+    assert "killed" not in capfd.readouterr().err and nothing_is_left(place)
+
+
+def test_a_log_directory_that_cannot_be_written_is_one_line(place):
+    (place / "file").touch()
+    with pytest.raises(InputError, match=r"^log directory .*file/logs cannot be written: Not a directory$"):
+        run("true", place, logs=place / "file" / "logs")
 
 
 def test_what_does_not_end_in_time_is_killed(place, capfd):

@@ -16,7 +16,7 @@ from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
-from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.convolution import Conv2d, Convolution
 from ddpm_ms.ops.normalization import UnitChannels
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
@@ -244,6 +244,13 @@ def test_other_types_take_mindsporess_own_path():
     x = Tensor(np.ones((1, 2, 4, 4)), ms.float16)
     y = Convolution(3, 1)(x, Tensor(np.ones((3, 2, 1, 1)), ms.float16))
     assert y.dtype == ms.float16 and (y.asnumpy() == 2).all()
+
+
+def test_a_convolution_refuses_channels_that_its_weights_do_not_have():
+    convolution = Conv2d(3, 4, 3, 1, 1, True)
+    for channels in (1, 4):
+        with pytest.raises(InputError, match=f"the convolution is given {channels} channels, allowed: 3"):
+            convolution(Tensor(np.zeros((1, channels, 8, 8), np.float32)))
 
 
 def test_without_a_compiler_or_library_the_reason_is_named(tmp_path, monkeypatch):

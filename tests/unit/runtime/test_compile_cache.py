@@ -183,4 +183,5 @@ def test_the_cache_can_be_seen_and_emptied(place, capsys):
         str(place.parent), "  compiled graphs: 1 entry, 0.0 MB", "  CPU operators: 1 entry, 0.3 MB"]
     assert main(["cache", "--clear"]) == 0
     assert "compiled graphs: 0 entries, 0.0 MB" in capsys.readouterr().out
-    assert not any(Path(place.parent).rglob("*.*"))
+    # MindSpore opens the library again for every new graph of a process that is running.
+    assert [path.name for path in Path(place.parent).rglob("*.*")] == ["x.so"]
