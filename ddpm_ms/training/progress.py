@@ -18,6 +18,7 @@ log = logging.getLogger("ddpm_ms")
 FIRST_STEPS, FIRST_SECONDS = 10, 60  # after so many steps, or after so long, it is said how long the run will take
 WORTH_A_STOP = 600  # seconds; who is told of more is told that the run can be stopped
 LONG_ON_A_CPU = 4 * 3600  # seconds
+IN_BAR = "in_bar"  # attribute of a line that the bar says too
 
 
 class Progress:
@@ -36,7 +37,7 @@ class Progress:
         self._begin(0)
 
     def _begin(self, step: int) -> None:
-        self._step, self._estimated = step, False
+        self._step, self._estimated, self._epoch_told = step, False, step
         self._timed: tuple[int, float] | None = None  # step and time at which the clock started
 
     @contextlib.contextmanager
@@ -44,7 +45,7 @@ class Progress:
         """Within the block the bar is there, from ``step`` on, and log lines do not break it."""
         self._begin(step)
         self._bar = tqdm(total=self._total_steps, initial=step, unit="step", disable=not self._active or not sys.stderr.isatty())
-        with self._bar, logging_redirect_tqdm(on_console()):
+        with self._bar, logging_redirect_tqdm(on_console()), _spared(not self._bar.disable):
             yield
 
     def advance(self) -> None:
@@ -85,10 +86,29 @@ class Progress:
         step, total = row["step"], self._total_steps
         if "validation_loss" in row:
             log.info("step %d/%d  validation loss %.5f", step, total, row["validation_loss"])
-        if "epoch" in row:
+        if "epoch" in row and (step - self._epoch_told >= self._log_every or step == total):  # small data would have one a second
+            self._epoch_told = step
             log.info("epoch %d: mean loss %.4f", row["epoch"], row["epoch_loss"])
-        if self._bar.disable and ("epoch" not in row or step % self._log_every == 0):
+        if "epoch" not in row or step % self._log_every == 0:
             speed, left = row["images_per_second"], self.seconds_left
             log.info("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e%s%s", step, total, row["loss"], row["grad_norm"], row["lr"],
                      "" if speed is None else f"  {speed:.1f} images/s",
-                     f"  {duration(left)} left" if left and step < total else "")
+                     f"  {duration(left)} left" if left and step < total else "", extra={IN_BAR: True})
+
+
+@contextlib.contextmanager
+def _spared(active: bool) -> Iterator[None]:
+    """Within the block the terminal, where the bar says it, gets no line for every row; files do."""
+    handlers = [handler for logger in (log, logging.root) for handler in logger.handlers
+                if active and not isinstance(handler, logging.FileHandler)]
+
+    def said(record: logging.LogRecord) -> bool:
+        return not hasattr(record, IN_BAR)
+
+    for handler in handlers:
+        handler.addFilter(said)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(said)

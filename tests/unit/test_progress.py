@@ -11,6 +11,7 @@ import pytest
 from ddpm_ms import runtime
 from ddpm_ms.cli import drawing
 from ddpm_ms.progress import duration, progress, watched
+from ddpm_ms.training.progress import Progress
 
 
 @pytest.fixture
@@ -60,6 +61,28 @@ def test_where_somebody_looks_there_is_a_bar(monkeypatch):
             bar.update()
             bar.refresh()
     assert "drawing:  67%" in terminal.getvalue() and "2/3 [" in terminal.getvalue()
+
+
+def test_beside_a_bar_the_lines_of_steps_go_to_the_file_alone_and_epochs_are_told_as_rarely(monkeypatch, tmp_path):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    log, file = logging.getLogger("ddpm_ms"), logging.FileHandler(tmp_path / "log.txt")
+    monkeypatch.setattr(log, "handlers", [logging.StreamHandler(terminal), file])
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "level", logging.INFO)
+    shown = Progress(40, 10, "CPU", True)
+    row = {"loss": 1.0, "grad_norm": 1.0, "lr": 1e-3, "images_per_second": 9.0}
+    with shown.shown(0):
+        for step in range(4, 41, 4):
+            shown.show({**row, "step": step, "epoch": step // 4, "epoch_loss": 1.0})
+        shown.show({**row, "step": 40})
+        log.info("saved")
+    file.close()
+    written = (tmp_path / "log.txt").read_text()
+    assert "step 40/40  loss 1.0000" in written and "step 40/40" not in terminal.getvalue() and "saved" in terminal.getvalue()
+    assert [line for line in written.splitlines() if "epoch" in line] == [
+        f"epoch {k}: mean loss 1.0000" for k in (3, 6, 9, 10)]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(12.34, "12.3 s"), (245, "4 min 05 s"), (7380, "2 h 03 min"),
