@@ -196,7 +196,7 @@ def _read_tree(path: Path, said: str = "", seen: tuple[Path, ...] = ()) -> dict[
     said = f"config {path}: base is {shown(base)}"
     if not isinstance(base, str):
         raise InputError(f"{said}, allowed: the name of a YAML file")
-    return _merge(_read_tree(located(path.parent / base, base), said, (*seen, real)), tree)
+    return _put_over(_read_tree(located(path.parent / base, base), said, (*seen, real)), tree)
 
 
 def _read_file(path: Path, said: str) -> tuple[Path, bytes]:
@@ -256,10 +256,19 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below
 
 
+def _put_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Put a recipe over its base, in place. If it chooses another network, only the keys that all networks have are inherited."""
+    old, new = below.get("model"), above.get("model")
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("name") not in (None, old.get("name", DEFAULT_NETWORK)):
+        below["model"] = {key: value for key, value in old.items() if key in NetworkConfig.model_fields}
+    return _merge(below, above)
+
+
 def _overridden(tree: dict[str, Any], overrides: Iterable[str]) -> Config:
+    asked: dict[str, Any] = {}
     for override in overrides:
-        _merge(tree, _parse_override(override))
-    return config_from_dict(tree)
+        _merge(asked, _parse_override(override))
+    return config_from_dict(_put_over(tree, asked))
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -171,6 +171,9 @@ class DiffusionConfig(Section):
     section = "diffusion"
     renamed = {"min_snr_loss_weight": "loss_weight: min_snr", "beta_schedule=squaredcos_cap_v2": "cosine, which is the same",
                "beta_schedule=quad": "quadratic, which is the same",
+               **dict.fromkeys(("objective=epsilon", "objective=eps", "objective=pred_eps"), "pred_noise, which is the same"),
+               **dict.fromkeys(("objective=v_prediction", "objective=pred_velocity"), "pred_v, which is the same"),
+               **dict.fromkeys(("objective=sample", "objective=start_x"), "pred_x0, which is the same"),
                "schedule_fn_kwargs": "sigmoid_start, sigmoid_end and sigmoid_tau, or cosine_s"}
     timesteps: Whole = setting(
         1000, "T, length of the process",
@@ -267,7 +270,7 @@ class TrainingConfig(Section):
         also="gradient_accumulation_steps grad_accum accumulate_grad_batches accumulation_steps", ge=1)
     train_num_steps: Whole = setting(
         100_000, "how long to train",
-        also="steps max_steps num_steps iterations num_iterations max_iterations iters train_steps max_train_steps", ge=0)
+        also="steps max_steps num_steps n_iters iterations num_iterations max_iterations iters train_steps max_train_steps", ge=0)
     train_num_epochs: Optional[Whole] = setting(
         None, "how long to train, instead: steps that take every image so many times",
         also="epochs num_epochs max_epochs n_epochs epoch_size", ge=1)
@@ -287,7 +290,7 @@ class TrainingConfig(Section):
     adam_betas: Betas = setting((0.9, 0.99), "decay of Adam's two moments", also="betas adam_beta1 adam_beta2 beta1 beta2")
     max_grad_norm: Number = setting(
         1.0, "clip the gradient's global norm; 0: no clipping",
-        also="grad_clip clip_grad gradient_clip_val clip_grad_norm gradient_clipping", ge=0.0)
+        also="gradient_clip grad_clip clip_grad gradient_clip_val clip_grad_norm gradient_clipping", ge=0.0)
     ema_sigma_rel: Number = setting(
         0.1, "width of the average of the weights, as a share of the run so far (arXiv:2312.02696)", ge=0.01, le=0.28)
     ema_decay: Optional[Share] = setting(
@@ -332,7 +335,8 @@ class SamplingConfig(Section):
     sampler: Annotated[str, OneOf(SAMPLERS)] = setting("ddim", "the method; docs/sampling.md compares them", also="method solver")
     steps: Optional[Whole] = setting(
         50, "transitions, 1 to T; null: all T",
-        also="sampling_timesteps num_inference_steps num_sampling_steps sample_steps timestep_respacing ddim_steps", ge=1)
+        also="num_steps sampling_timesteps num_inference_steps num_sampling_steps sample_steps timestep_respacing ddim_steps",
+        ge=1)
     eta: Optional[Share] = setting(
         None, "noise of ddim: 0 is deterministic, 1 is DDPM; null: the sampler's own default", also="ddim_eta ddim_sampling_eta")
     spacing: Annotated[str, OneOf(SPACINGS)] = setting("linspace", "which steps are visited")

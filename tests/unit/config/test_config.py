@@ -246,3 +246,14 @@ def test_a_path_on_the_command_line_is_taken_as_it_stands_but_for_the_home_direc
     (tmp_path / "c.yaml").write_text("")
     config = load_config(tmp_path / "c.yaml", ["data.root=~/My Pictures #1", "init='~/a run'"])
     assert (config.data.root, config.init) == ("/home/somebody/My Pictures #1", "/home/somebody/a run")
+
+
+def test_a_recipe_that_chooses_another_network_inherits_what_all_networks_have(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("model: {dim: 24, dim_mults: [1, 2], attn_heads: 2}\n")
+    model = load_config(base, ["model.name=ddpm_unet", "model.norm_groups=8"]).model
+    assert (model.name, model.dim, model.dim_mults, model.norm_groups) == ("ddpm_unet", 24, (1, 2), 8)
+    (tmp_path / "c.yaml").write_text("base: base.yaml\nmodel: {name: ddpm_unet}\n")
+    assert load_config(tmp_path / "c.yaml").model.name == "ddpm_unet"
+    with pytest.raises(InputError, match=r"model\.attn_heads is 4, which ddpm_unet does not take but unet"):
+        load_config(base, ["model.attn_heads=4", "model.name=ddpm_unet"])
