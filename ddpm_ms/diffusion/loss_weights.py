@@ -38,9 +38,9 @@ def create_loss_weight(config: DiffusionConfig, snr: np.ndarray) -> np.ndarray:
     if np.shape(weight) != snr.shape:
         raise InputError(f"loss_weight {name} has the shape {np.shape(weight)}, allowed: {snr.shape}, a weight for each step")
     if weight[-1] == 0:
-        raise InputError(f"loss_weight is {name!r} where the last step has no signal (rescale_betas_zero_snr, or too few timesteps "
-                         "for the schedule): that step would never be trained, allowed: one that is above 0 there, such as none or "
-                         "truncated_snr")
+        raise InputError(f"loss_weight is {name!r} where the last step has no signal (rescale_betas_zero_snr, or too few "
+                         "timesteps for the schedule): that step would never be trained, allowed: one that is above 0 there, "
+                         "such as none or truncated_snr")
     return weight / weight.mean() if config.normalize_loss_weight else weight
 
 
