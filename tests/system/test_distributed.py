@@ -211,7 +211,8 @@ def test_a_mistake_that_only_the_ranks_can_see_is_theirs_and_said_once(folder):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["NPU", 2, "CONFIG"], "run_distribute_train.sh: DEVICE is 'NPU', allowed: auto, Ascend, GPU, CPU"),
     (["CPU", "two", "CONFIG"], "run_distribute_train.sh: NUM_DEVICES is 'two', allowed: a number from 1"),
-    (["CPU", 2, "none.yaml"], "run_distribute_train.sh: CONFIG is 'none.yaml', allowed: a YAML file"),
+    (["CPU", 2, "none.yaml"], "run_distribute_train.sh: CONFIG is 'none.yaml', allowed: a YAML file, or the name of a recipe "
+     "that ships"),
     (["CPU", 2, "CONFIG", "--nodes"], "run_distribute_train.sh: --nodes has no value"),
     (["CPU", 2, "CONFIG", "--nodes", 2], "ddpm-ms: --master is '', allowed with several nodes: HOST:PORT"),
     (["CPU", 2, "CONFIG", "--nodes", 2, "--node-rank", 2], "ddpm-ms: --node-rank is 2, allowed: 0 to 1"),
