@@ -237,7 +237,7 @@ def test_it_trains_saves_and_is_rebuilt_from_its_checkpoint(options, tmp_path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.85 * rows[0]["loss"]
 
-    rebuilt, found = load_diffusion(run, ema=False)
+    rebuilt, found = load_diffusion(run)
     assert type(rebuilt.model) is DDPMUnet and found.config.model == config
     x, time = inputs(size=(4, 4))
     np.testing.assert_allclose(rebuilt.model(x, time).asnumpy(), model.set_train(False)(x, time).asnumpy(), rtol=1e-4, atol=1e-5)
