@@ -318,7 +318,7 @@ def test_a_class_by_name_comes_before_a_class_by_number():
 
 def test_an_unknown_weight_or_objective_names_the_known_ones(tmp_path, capsys):
     for override, message in (("diffusion.loss_weight=snr5", "snr, none, p2, min_snr, soft_min_snr, truncated_snr"),
-                              ("diffusion.objective=eps", "pred_noise, pred_x0, pred_v"),
+                              ("diffusion.objective=score", "pred_noise, pred_x0, pred_v"),
                               ("training.timestep_sampling=x", "uniform, antithetic, stratified, log_normal, loss_second_moment"),
                               ("diffusion.betas=[0.1]", "there are 1 betas, allowed with timesteps=20")):
         assert main([*map(str, train_arguments(tmp_path / "r", override))]) == 2
