@@ -198,15 +198,14 @@ class GaussianDiffusion(nn.Cell):
         finally:
             self.model.set_train(was_training)
 
-    def _network(self, x, t, x_self_cond, classes):
-        output = self.cast(self.model(x, t, x_self_cond, classes, None), ms.float32)
+    def _network(self, x, t, x_self_cond, classes, dropout_key=None):
+        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
         _check_output(output.shape, x.shape, self.learned_variance)
         return output
 
     def _output(self, x, t, x_self_cond, classes, dropout_key):
         """The network's prediction in float32 and, where it learns the variance, the variance fraction (else None)."""
-        output = self.cast(self.model(x, t, x_self_cond, classes, dropout_key), ms.float32)
-        _check_output(output.shape, x.shape, self.learned_variance)
+        output = self._network(x, t, x_self_cond, classes, dropout_key)
         if self.learned_variance:
             return split_variance(output)
         return output, None

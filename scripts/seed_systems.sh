@@ -37,10 +37,10 @@ add_row() {
     ddpm-ms sample --checkpoint "$run" --device CPU -n 64 --out "docs/images/seeds/$name.png" "$@"
     score="$(ddpm-ms evaluate --checkpoint "$run" --device CPU "$@")" || status=$?
     [ "$status" -le 1 ] || exit "$status"  # 1: it does not pass, which is a row, too
-    recognised="$(sed -n 's/^digits recognised with p >= [0-9.]*: \([0-9.]*%\).*/\1/p' <<<"$score")"
+    recognised="$(sed -n 's/^recognised with p >= [0-9.]*: \([0-9.]*%\).*/\1/p' <<<"$score")"
     distance="$(sed -n 's/^Frechet distance: \([0-9.]*\).*/\1/p' <<<"$score")"
     asked="$(sed -n 's/^recognised as the class asked for: \(.*\)/, as asked for: \1/p' <<<"$score")"
-    sed -n 's/.*real digits \([0-9.]*%\{0,1\}\).*/\1/p' <<<"$score" | paste -sd ' ' | sed 's/ / and /' >"$runs/real"
+    sed -n 's/.*(\([0-9.]*%\) of [0-9]* real images).*/\1/p; s/.*(real images \([0-9.]*\)).*/\1/p' <<<"$score" | paste -sd ' ' | sed 's/ / and /' >"$runs/real"
     # shellcheck disable=SC2016  # the backquotes are Markdown's
     printf '| `%s` | %s s | %s%s | %s | %s | ![samples](images/seeds/%s.png) |\n' \
         "$command" "$seconds" "$recognised" "$asked" "$distance" "$(tail -n 1 <<<"$score")" "$name" >"$runs/$name.row"

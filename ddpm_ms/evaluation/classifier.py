@@ -85,7 +85,7 @@ class ClassifierReport:
         asked = "" if self.agree is None else f"recognised as the class asked for: {self.agree:.1%}\n"
         few = ""
         if self.samples < SAMPLES:
-            few = f"\nof fewer than {SAMPLES} images the distance varies threefold from draw to draw"
+            few = f"\nof fewer than {SAMPLES} images the distance is larger, and varies from draw to draw"
         if self.real < self.samples:
             few += f"\nonly {self.real} real images are held out, which are farther than {self.samples} would be"
         return (f"recognised with p >= {CONFIDENT}: {self.confident:.1%} of {self.samples} samples ({self.real_confident:.1%} of "
