@@ -25,9 +25,9 @@ IMAGES, BATCH = 512, 256
 STEPS = 1000  # of a run on the two small data sets
 LENGTHS = (500, 1500, 5000)  # where the one run of the variant "lengths" is judged
 # What is confirmed on the larger images, the most telling first: what the sift on digits, or the field, gives a chance there.
-FINALISTS = ("reference", "lr_double", "weight_soft_min_snr_1", "lr_fourfold_warmup", "weight_none", "objective_noise", "lengths",
-             "weight_min_snr", "immiscible", "ema_decay_0.995_every_10", "t_stratified", "lr_double_cosine", "objective_x0",
-             "zero_init")
+FINALISTS = ("reference", "lr_double", "weight_soft_min_snr_1", "lr_fourfold_warmup", "weight_none", "objective_noise",
+             "ema_decay_0.995_every_10", "weight_min_snr", "t_stratified", "objective_x0", "lr_double_cosine", "zero_init",
+             "lengths")
 # Name: (recipe, what is changed in it for every variant). fashion14 is Fashion-MNIST with every 2x2 pixels averaged: nearly as
 # cheap as digits, but far from learned by heart, and large enough to prefer what the full size does.
 DATA = {
@@ -60,19 +60,15 @@ def variants(lr: float, steps: int) -> dict[str, list[str]]:
         "t_log_normal": ["training.timestep_sampling=log_normal", "diffusion.loss_weight=none"],
         "lr_half": [f"training.train_lr={lr / 2}"],
         "lr_double": [f"training.train_lr={lr * 2}"],
-        "lr_fourfold": [f"training.train_lr={lr * 4}"],
         "lr_cosine": ["training.lr_schedule=cosine"],
         "lr_double_cosine": [f"training.train_lr={lr * 2}", "training.lr_schedule=cosine", "training.lr_warmup_steps=50"],
-        "lr_double_stratified": [f"training.train_lr={lr * 2}", "training.timestep_sampling=stratified"],
         "lr_fourfold_warmup": [f"training.train_lr={lr * 4}", "training.lr_warmup_steps=100"],
         "immiscible": ["diffusion.immiscible=true"],
         "schedule_sigmoid": ["diffusion.beta_schedule=sigmoid"],
         "betas_0.999": ["training.adam_betas=[0.9, 0.999]"],
         "zero_init": [],
         "ema_sigma_0.05": ["training.ema_sigma_rel=0.05"],
-        "ema_sigma_0.15": ["training.ema_sigma_rel=0.15"],
         "ema_sigma_0.2": ["training.ema_sigma_rel=0.2"],
-        "ema_decay_0.99": ["training.ema_decay=0.99", "training.ema_update_every=1"],
         "ema_decay_0.995_every_10": ["training.ema_decay=0.995"],
         "self_condition": ["model.self_condition=true"],
         "lengths": [f"training.train_num_steps={LENGTHS[-1]}"],
