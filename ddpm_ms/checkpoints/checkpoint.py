@@ -209,12 +209,14 @@ def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.nda
     """Set every parameter from the array of its name.
 
     Raises:
-        InputError: names or shapes do not agree exactly, or an array is not of finite numbers. No parameter was set.
+        InputError: names or shapes do not agree exactly: it names the first parameter that does not fit, and both shapes. Or an
+            array is not of finite numbers. No parameter was set.
     """
-    unlike = sorted(parameters.keys() ^ arrays.keys())
-    unlike += [n for n in parameters if n in arrays and parameters[n].shape != arrays[n].shape]
-    if unlike:
-        raise InputError(f"{what} does not fit the network: {shown(unlike[0])} and {len(unlike) - 1} more differ")
+    for name in dict.fromkeys([*parameters, *arrays]):
+        here, there = (tuple(held[name].shape) if name in held else "missing" for held in (parameters, arrays))
+        if here != there:
+            raise InputError(f"{what} does not fit the network: {name} is {here} here and {there} there, allowed: a run of the "
+                             "same network")
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise InputError(f"{what}: {name} is not made of finite numbers")
