@@ -24,6 +24,12 @@ def without_graphs(monkeypatch):
 
 
 @pytest.fixture
+def without_values(monkeypatch):
+    """Parameters that have shapes alone: the largest networks would take gigabytes."""
+    monkeypatch.setattr("mindspore.Parameter.init_param", False, raising=False)
+
+
+@pytest.fixture
 def tiny_unet():
     """A function that makes a network of a few thousand parameters, the same one every time."""
     from ddpm_ms import Unet

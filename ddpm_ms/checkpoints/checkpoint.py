@@ -11,7 +11,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import mindspore as ms
 import numpy as np
@@ -205,16 +205,25 @@ def _validation_loss(path: Path) -> float | None:
     return loss if isinstance(loss, float) and not math.isnan(loss) else None
 
 
+def misfit(parameters: Mapping[str, ms.Parameter], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The first parameter that has no array of its shape, or array that has no parameter, and both shapes; None if all fit."""
+    for name in dict.fromkeys([*parameters, *arrays]):
+        here, there = (tuple(found[name].shape) if name in found else "missing" for found in (parameters, arrays))
+        if here != there:
+            return f"{name} is {here} here and {there} there"
+    return None
+
+
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:
     """Set every parameter from the array of its name.
 
     Raises:
-        InputError: names or shapes do not agree exactly, or an array is not of finite numbers. No parameter was set.
+        InputError: names or shapes do not agree exactly: it names the first parameter that does not fit, and both shapes. Or an
+            array is not of finite numbers. No parameter was set.
     """
-    unlike = sorted(parameters.keys() ^ arrays.keys())
-    unlike += [n for n in parameters if n in arrays and parameters[n].shape != arrays[n].shape]
-    if unlike:
-        raise InputError(f"{what} does not fit the network: {shown(unlike[0])} and {len(unlike) - 1} more differ")
+    problem = misfit(parameters, arrays)
+    if problem:
+        raise InputError(f"{what} does not fit the network: {problem}, allowed: a run of the same network")
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise InputError(f"{what}: {name} is not made of finite numbers")

@@ -9,6 +9,7 @@ from typing import Sequence
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.cli import benchmark, cache, data, distill, evaluate, launch, recipes, report, sample, train, visualize
+from ddpm_ms.cli.options import parsed
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
@@ -18,7 +19,7 @@ COMMANDS = (train, distill, sample, evaluate, launch, benchmark, visualize, repo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
     in the input, 130 interrupted; `launch` that of its ranks."""
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Mapping
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli.options import run_directory
+from ddpm_ms.cli.options import parsed, run_directory
 from ddpm_ms.cli.train import run_directory_of
 from ddpm_ms.errors import InputError, check_choice, check_range
 from ddpm_ms.launch import Job, Stop, check_job, rehearse, run_ranks
@@ -48,7 +48,7 @@ def launch(parsers: Mapping[str, argparse.ArgumentParser], arguments: argparse.N
     check_range("--stop-timeout", arguments.stop_timeout, 0)
     if arguments.device:
         words = ["--device", arguments.device, *words]
-    given = parsers[name].parse_args(words)
+    given = parsed(parsers[name], words)
     if name == "train" and given.ranks != 1:
         raise InputError(f"--ranks {given.ranks} stands behind train, allowed: ddpm-ms launch --ranks {given.ranks} train ...")
     command = [sys.executable, "-m", "ddpm_ms", name, *words]

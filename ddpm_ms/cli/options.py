@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
@@ -20,6 +20,17 @@ if TYPE_CHECKING:  # they load MindSpore
 log = logging.getLogger("ddpm_ms")
 
 SAMPLING_NAMES = set(SamplingConfig.model_fields)
+
+
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """What ``words`` say, or the command line. Overrides may stand anywhere: argparse takes positional arguments from one place
+    only, and leaves those that follow an option that follows others."""
+    arguments, more = parser.parse_known_args(words)
+    if more:
+        if not hasattr(arguments, "overrides") or any(word.startswith("-") or "=" not in word for word in more):
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
+        arguments.overrides = [*arguments.overrides, *more]
+    return arguments
 
 
 def device_parent() -> argparse.ArgumentParser:

@@ -39,7 +39,15 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         InputError: the file is missing or no mapping, a key is unknown or there twice, or a value has the wrong type or range.
     """
-    return _overridden(_read_tree(located(Path(path), str(path))), overrides)
+    recipe = located(Path(path), str(path))
+    tree = _read_tree(recipe)
+    try:
+        return _overridden(tree, overrides)
+    except InputError as error:
+        base = _base_that_says(recipe, str(error))
+        if base is None:
+            raise
+        raise InputError(f"config {base}: {error}") from None
 
 
 def load_run_config(path: str | Path) -> Config:
@@ -181,8 +189,8 @@ def _check_mapping(name: Any, values: Any) -> None:
 
 
 def _read_tree(path: Path, said: str = "", seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The file's mapping merged over its base's. ``said``: which file named it and how, where it is a base; ``seen``: the files
-    above it."""
+    """The file's mapping merged over its base's; a section without keys is an empty one. ``said``: which file named it and how,
+    where it is a base; ``seen``: the files above it."""
     real, data = _read_file(path, said)
     if real in seen:
         raise InputError(f"{said}, which leads back to itself")
@@ -190,6 +198,7 @@ def _read_tree(path: Path, said: str = "", seen: tuple[Path, ...] = ()) -> dict[
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"config {path} holds a {type(tree).__name__}, allowed: a mapping of sections")
+    tree = {name: {} if values is None and name in SECTIONS else values for name, values in tree.items()}
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -197,6 +206,22 @@ def _read_tree(path: Path, said: str = "", seen: tuple[Path, ...] = ()) -> dict[
     if not isinstance(base, str):
         raise InputError(f"{said}, allowed: the name of a YAML file")
     return _put_over(_read_tree(located(path.parent / base, base), said, (*seen, real)), tree)
+
+
+def _base_that_says(path: Path, problem: str) -> Path | None:
+    """Of the recipes below ``path``, the deepest that is refused for the same ``problem`` on its own; None if none is. The files
+    have been read before."""
+    base = (_load_yaml(_read_file(path, "")[1], f"config {path}") or {}).get("base")
+    if base is None:
+        return None
+    below = located(path.parent / base, base)
+    deeper = _base_that_says(below, problem)
+    if deeper is None:
+        try:
+            config_from_dict(_read_tree(below))
+        except InputError as error:
+            return below if str(error) == problem else None
+    return deeper
 
 
 def _read_file(path: Path, said: str) -> tuple[Path, bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_ms.config import DataConfig
-from ddpm_ms.data import create_dataset
+from ddpm_ms.data import RandomAccessDataset, create_dataset
 from ddpm_ms.errors import InputError, check_range, needed
 from ddpm_ms.evaluation.frechet import frechet_distance
 from ddpm_ms.evaluation.subject import Subject
@@ -151,9 +151,12 @@ def classifier(subject: Subject) -> ClassifierReport | None:
     """
     count = SAMPLES if subject.count is None else int(check_range("--num-images", subject.count, 2))
     first = subject.runtime.rank == 0
-    judge = classifier_judge(subject.config.data) if first else None  # before anything is drawn, which may take long
-    if judge is not None and subject.classes is None and count < len(judge.classes):
-        raise InputError(f"--num-images is {count}, allowed: at least {len(judge.classes)}, one for each class")
+    judge = None
+    if first:  # before anything is drawn, which may take long
+        labels = _labels_of(subject.dataset, subject.config.data.name)
+        if subject.classes is None and count < len(np.unique(labels)):
+            raise InputError(f"--num-images is {count}, allowed: at least {len(np.unique(labels))}, one for each class")
+        judge = _judge_of(subject.dataset, labels)
     images = subject.draw(count)
     if judge is None:
         return None
@@ -168,12 +171,20 @@ def classifier_judge(config: DataConfig) -> ClassifierJudge:
         InputError: the data has no labels.
     """
     dataset = create_dataset(config)
+    return _judge_of(dataset, _labels_of(dataset, config.name))
+
+
+def _labels_of(dataset: RandomAccessDataset, name: str) -> np.ndarray:
     if dataset.labels is None:
         why = dataset.why_no_labels and f" ({dataset.why_no_labels})"
-        raise InputError(f"data {config.name} has no labels{why}, allowed with --metric classifier: data with labels, of which a "
+        raise InputError(f"data {name} has no labels{why}, allowed with --metric classifier: data with labels, of which a "
                          "classifier can be trained")
+    return dataset.labels
+
+
+def _judge_of(dataset: RandomAccessDataset, labels: np.ndarray) -> ClassifierJudge:
     rows = chosen_images(len(dataset), dataset.shape)
-    return ClassifierJudge(dataset.load(rows), dataset.labels[rows], cache_dir() / "classifiers")
+    return ClassifierJudge(dataset.load(rows), labels[rows], cache_dir() / "classifiers")
 
 
 def chosen_images(count: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 from mindspore import nn
 
 from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.errors import InputError
 
 
 def begin_with(model: nn.Cell, init: str | None, run_dir: Path) -> dict[str, Any]:
@@ -24,11 +23,6 @@ def begin_with(model: nn.Cell, init: str | None, run_dir: Path) -> dict[str, Any
     if init is None or checkpoint.in_run(run_dir):
         return {}
     found = checkpoint.find(Path(init))
-    theirs, ours = found.arrays(checkpoint.EMA_WEIGHTS), dict(model.parameters_and_names())
-    for name in dict.fromkeys([*ours, *theirs]):
-        here, there = (tuple(weights[name].shape) if name in weights else None for weights in (ours, theirs))
-        if here != there:
-            raise InputError(f"init {found.path} does not fit the network: {name} is {here or 'missing'} here and "
-                             f"{there or 'missing'} there, allowed: a run of the same network")
-    checkpoint.set_parameters(ours, theirs, f"init {found.path}")
+    weights = found.arrays(checkpoint.EMA_WEIGHTS)
+    checkpoint.set_parameters(dict(model.parameters_and_names()), weights, f"init {found.path}")
     return {"checkpoint": str(found.path), "sha256": found.state["sha256"][checkpoint.EMA_WEIGHTS]}

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_ms.cli import main
+from ddpm_ms.cli import main, parser
 from ddpm_ms.cli.classes import asked_classes
+from ddpm_ms.cli.options import parsed
 from ddpm_ms.config import Config, DataConfig, load_config
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime import graphs
@@ -42,6 +43,23 @@ def trained(tmp_path_factory):
     done = cli(*train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2"))
     assert done.returncode == 0, done.stderr
     return run, done
+
+
+def test_overrides_may_stand_before_behind_and_between_options():
+    words = ["--config", "a.yaml", "training.seed=1", "--run-dir", "r", "training.num_samples=0", "--dry-run", "data.root=x"]
+    given = parsed(parser(), ["train", *words])
+    assert given.overrides == ["training.seed=1", "training.num_samples=0", "data.root=x"]
+    assert (given.run_dir, given.dry_run) == ("r", True)
+
+
+@pytest.mark.parametrize("words", [
+    ["train", "--config", "a.yaml", "training.seed=1", "--seed", "data.root=x"],
+    ["train", "--config", "a.yaml", "training.seed=1", "--dry-run", "oops"], ["sample", "--checkpoint", "r", "training.seed=1"],
+])
+def test_words_that_nothing_takes_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as status:
+        parsed(parser(), words)
+    assert status.value.code == 2 and "unrecognized arguments: " in capsys.readouterr().err
 
 
 def test_a_run_leaves_everything_behind(trained):

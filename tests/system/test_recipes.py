@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddpm_ms.cli import main
 from ddpm_ms.config import load_config
+from ddpm_ms.models import create_model, num_parameters
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -35,8 +36,37 @@ def test_a_device_variant_changes_only_what_the_device_asks_for(path):
     assert (ours.model, ours.diffusion, ours.data) == (theirs.model, theirs.diffusion, theirs.data)
 
 
-# Those of 256x256 are the largest networks.
-@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow if "256" in path.stem else ()) for path in SMOKE],
+# Networks of the papers by their published numbers of parameters.
+PAPERS = {"cifar10": 35_746_307, "lsun256": 113_673_219, "celeba64": 78_700_803, "celebahq256_p2": 93_563_910,
+          "ffhq256_p2": 93_563_910, "imagenet64": 295_904_454}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_recipe_of_a_paper_has_its_network_and_says_how_large_it_is(name, without_values):
+    config = load_config(name)
+    no_class = 4 * config.model.dim if config.model.num_classes else 0  # a row of ours alone
+    assert num_parameters(create_model(config.model, config.data.channels)) - no_class == PAPERS[name]
+    texts = [(ROOT / "configs" / f"{stem}.yaml").read_text() for stem in (name, "celebahq256_p2") if "p2" in name or stem == name]
+    assert any(f"{PAPERS[name]:,} parameters" in text for text in texts)
+    assert (config.diffusion.objective, config.training.ema_decay, config.training.ema_update_every) == ("pred_noise", 0.9999, 1)
+    assert config.training.adam_betas == (0.9, 0.999)
+
+
+def test_the_learning_rates_batches_and_lengths_are_the_papers():
+    stated = {name: load_config(name).training for name in PAPERS}
+    assert {name: (t.train_lr, t.train_batch_size, t.lr_warmup_steps, t.max_grad_norm) for name, t in stated.items()} == {
+        "cifar10": (2e-4, 128, 5000, 1), "lsun256": (2e-5, 64, 5000, 1), "celeba64": (2e-4, 128, 0, 1),
+        "celebahq256_p2": (2e-5, 8, 0, 0), "ffhq256_p2": (2e-5, 8, 0, 0), "imagenet64": (3e-4, 2048, 0, 0)}
+    assert [stated[name].train_num_steps for name in ("cifar10", "lsun256", "imagenet64")] == [800_000, 2_400_000, 540_000]
+    assert load_config("ffhq256_p2").diffusion.p2_loss_weight_gamma == 0.5
+    assert [load_config(name).diffusion.variance for name in ("cifar10", "lsun256")] == ["fixed_large", "fixed_small"]
+
+
+# Each compiles for about 20 s; where time counts, one of each network is enough.
+QUICK = ("cifar10_cpu_smoke", "s5_flowers_p2_selfcond_cpu_smoke")
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.slow) for path in SMOKE],
                          **IDS)
 def test_every_smoke_variant_trains_two_steps_on_images(path, tmp_path):
     random = np.random.default_rng(0)

@@ -6,12 +6,17 @@ import runpy
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from ddpm_ms import cli as program
+from ddpm_ms.cli.options import parsed
+from ddpm_ms.config import load_config, recipes
+from ddpm_ms.config.shipped import located
 from ddpm_ms.evaluation.exact import drift
+from ddpm_ms.models import create_model, num_parameters
 from ddpm_ms.parts import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
@@ -57,9 +62,9 @@ DOCUMENTS = ["README.md", "README_CN.md", *sorted(str(path.relative_to(ROOT)) fo
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if commands(name)])
 def test_every_command_in_the_documents_is_one(document):
     for line in commands(document):
-        arguments = program.parser().parse_args(shlex.split(line, comments=True)[1:])
+        arguments = parsed(program.parser(), shlex.split(line, comments=True)[1:])
         if "command" in arguments:  # what `launch` runs
-            program.parser().parse_args(arguments.command)
+            parsed(program.parser(), arguments.command)
 
 
 def links(document):
@@ -122,6 +127,43 @@ def test_the_schema_for_editors_is_what_the_sections_say_and_has_the_keys_of_eve
         for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             kinds = sections[name].get("anyOf", [sections[name]])
             assert name == "base" or any(values.keys() <= kind["properties"].keys() for kind in kinds), (path, name)
+
+
+def test_the_faces_of_celeba_are_cut_out_as_the_guide_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("celeba/img_align_celeba").mkdir(parents=True)
+    Path("celeba/list_eval_partition.txt").write_text("a.jpg 0\nb.jpg 1\n")
+    pixels = np.random.default_rng(0).integers(0, 255, (218, 178, 3), np.uint8)
+    Image.fromarray(pixels).save("celeba/img_align_celeba/a.jpg", format="PNG")  # without loss
+    code, = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.M | re.S)
+    exec(code, {})
+    assert [path.name for path in Path("celeba_faces").iterdir()] == ["a.png"]
+    # 64 pixels on each side of column 89 and row 121.
+    assert (np.asarray(Image.open("celeba_faces/a.png")) == pixels[121 - 64:121 + 64, 89 - 64:89 + 64]).all()
+
+
+def test_the_networks_of_published_weights_have_the_size_that_is_stated(tmp_path, monkeypatch, without_values):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    for name, recipe in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", text, re.M | re.S):
+        Path(name).write_text(recipe)
+    sizes, rows = {}, re.findall(r"\| `([^`|]+)` \| ([\d,]+) \|", text)
+    assert len(rows) > 15
+    for words, stated in rows:
+        model = load_config(words.split()[0], words.split()[1:]).model
+        if repr(model) not in sizes:
+            no_class = 4 * model.dim if model.num_classes else 0  # a row of ours alone
+            sizes[repr(model)] = num_parameters(create_model(model, 3)) - no_class
+        assert f"{sizes[repr(model)]:,}" == stated, words
+    lines = [shlex.split(line) for line in commands("docs/weights.md") if " convert " in line and " --config " in line]
+    for words in lines:  # whatever weights cannot say is said by the recipe
+        tree = recipes._read_tree(located(Path(words[words.index("--config") + 1]), words[words.index("--config") + 1]))
+        stated = {f"{section}.{key}" for section, values in tree.items() if isinstance(values, dict) for key in values}
+        assert stated >= {"diffusion.timesteps", "diffusion.objective", "diffusion.beta_schedule", "sampling.clip_x_start",
+                          "data.image_size"}, words
+        assert "diffusion.variance" in stated or tree["model"]["learned_variance"], words
+        assert ("model.num_head_channels" in stated) == ("--attention-order" in words), words
+    assert len(lines) > 12
 
 
 # The tutorial's numbers, and those that make it quick.

@@ -46,6 +46,30 @@ def test_a_recipe_overrides_its_base_and_the_command_line_overrides_both(tmp_pat
     assert config.training.train_lr == 1e-3 and config.model.dim_mults == (1, 2)
 
 
+def test_what_is_wrong_in_a_base_is_said_with_the_name_of_that_file(tmp_path):
+    (tmp_path / "deep.yaml").write_text("model: {dim: 8}\ntraining: {lr: 1}")
+    (tmp_path / "base.yaml").write_text("base: deep.yaml")
+    top = tmp_path / "top.yaml"
+    top.write_text("base: base.yaml\nmodel: {dim_mults: [1]}")
+    with pytest.raises(InputError, match=r"^config .*deep\.yaml: unknown key 'training\.lr', did you mean 'training\.train_lr'"):
+        load_config(top)
+    (tmp_path / "deep.yaml").write_text("model: {dim: 1}")
+    with pytest.raises(InputError, match=r"^config .*deep\.yaml: model\.dim is 1, allowed: at least 4$"):
+        load_config(top, ["model.dim_mults=[1, 2]"])
+    assert load_config(top, ["model.dim=8"]).model.dim == 8
+    for text in ("base: base.yaml\nmodel: {dim: 2}", "base: base.yaml\nmodel: {dim: 8, colour: 3}"):
+        top.write_text(text)
+        with pytest.raises(InputError, match=r"^(model\.dim is 2|unknown key 'model\.colour')"):
+            load_config(top)
+
+
+def test_a_section_without_keys_is_an_empty_one(tmp_path):
+    (tmp_path / "base.yaml").write_text("model: {dim: 8}\ndata:\ninit:")
+    (tmp_path / "top.yaml").write_text("base: base.yaml\nmodel:\n# dim: 3\ntraining:\n")
+    config = load_config(tmp_path / "top.yaml")
+    assert config.model.dim == 8 and config.training == Config().training and config.init is None
+
+
 @pytest.mark.parametrize(("override", "message"), [
     ("model.dmi=32", "unknown key 'model.dmi', did you mean 'model.dim'?"),
     ("modle.dim=32", "unknown key 'modle', did you mean 'model'?"),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ddpm_ms.config import DataConfig
+from ddpm_ms.config import Config, DataConfig
 from ddpm_ms.data.arrays import digits
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation import ClassifierJudge, classifier, classifier_judge, frechet_distance
@@ -43,9 +43,10 @@ def test_samples_are_compared_with_as_many_real_images_that_the_classifier_never
     assert exact.distance == exact.real_distance and exact.confident == exact.real_confident
 
 
-def test_too_few_samples_to_judge_are_refused_before_they_are_drawn_and_few_are_called_few(digits_judge, monkeypatch):
-    monkeypatch.setattr(classifier, "classifier_judge", lambda data: digits_judge)
-    asked = SimpleNamespace(count=9, runtime=SimpleNamespace(rank=0), config=SimpleNamespace(data=None), classes=None)
+def test_too_few_samples_to_judge_are_refused_before_the_judge_is_trained_and_few_are_called_few(digits_judge, monkeypatch):
+    monkeypatch.setattr(classifier, "ClassifierJudge", lambda *data: pytest.fail("the judge was trained"))
+    asked = SimpleNamespace(count=9, runtime=SimpleNamespace(rank=0), config=Config(data=DataConfig(name="digits")), classes=None,
+                            dataset=digits())
     with pytest.raises(InputError, match=r"^--num-images is 9, allowed: at least 10, one for each class$"):
         classifier.classifier(asked)
     few, enough = (str(digits_judge.report(digits().load(range(count)))) for count in (255, 256))
