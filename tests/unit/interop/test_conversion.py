@@ -16,12 +16,13 @@ from saved_files import as_project, ddpm_network, random_weights, save_torch
 
 from ddpm_ms import Unet, load_diffusion
 from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.config import DiffusionConfig, replace, to_dict
+from ddpm_ms.config import DiffusionConfig, load_over, replace, to_dict
 from ddpm_ms.diffusion.loss_weights import create_loss_weight
 from ddpm_ms.diffusion.schedules import schedule_of
 from ddpm_ms.errors import InputError
 from ddpm_ms.interop import convert, read_torch_file
 from ddpm_ms.interop.lucidrains_process import process_of
+from ddpm_ms.interop.sources import open_source
 from ddpm_ms.models.ddpm_unet import DDPMUnetConfig
 from ddpm_ms.models.layers import per_level
 from ddpm_ms.visual import runs
@@ -492,6 +493,47 @@ def test_a_checkpoint_of_the_mindspore_predecessor_is_read_without_mindspore(tmp
     equal(converted(source, tmp_path / "raw", *ADM, ema=False)[1], raw)
     source.write_bytes(source.read_bytes()[:-5])
     refused(source, tmp_path / "other", "is cut short, damaged or of another format", *ADM)
+
+
+@pytest.mark.parametrize("config", [{"block_out_channels": [10**6, 10**6]}, {"layers_per_block": 10**6},
+                                    {"num_class_embeds": 10**9}])
+def test_a_network_beyond_its_weights_is_refused_before_it_is_built(tmp_path, config):
+    refused(folder(tmp_path / "a", config=config), tmp_path / "run", "does not fit the network: model.* is 1.*of at most 48 rows")
+
+
+def spoiled(data, random):
+    """``data`` with some bytes changed, or cut, or doubled."""
+    data = bytearray(data)
+    for _ in range(random.integers(1, 6)):
+        where = random.integers(min(len(data), random.choice([300, 3000, 10**6])))  # most of what can be wrong stands in front
+        data[where:where + random.integers(3)] = random.bytes(random.integers(3))
+    return bytes(data[:random.integers(1, len(data) + 1)] if random.integers(4) == 0 else data)
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors", "ckpt", "pt"])
+def test_spoiled_files_are_opened_or_refused_in_one_line(tmp_path, kind):
+    random = np.random.default_rng(5)
+    saved = {name: array for name, array in as_project("pytorch_diffusion", random_weights(ddpm_network(dim_mults=(1,),
+             attention_levels=False))).items() if array.size < 2000}
+    if kind == "json":
+        source = folder(tmp_path / "a")
+        files = [source / "unet/config.json", source / "scheduler/scheduler_config.json", source / "model_index.json"]
+    else:
+        source = tmp_path / f"file.{kind}"
+        {"safetensors": save_file, "ckpt": lambda state, path: save_mindspore(path, state),
+         "pt": lambda state, path: save_torch(path, state)}[kind](saved, source)
+        files = [source]
+    good = {path: path.read_bytes() for path in files}
+    for _ in range(150):
+        path = files[random.integers(len(files))]
+        path.write_bytes(spoiled(good[path], random))
+        try:
+            found = open_source(source)
+            load_over(found.recipe, None, SETTLED)
+        except InputError as error:
+            assert str(error).isprintable()
+        finally:
+            path.write_bytes(good[path])
 
 
 # What is made
