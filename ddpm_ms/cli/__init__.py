@@ -8,11 +8,11 @@ import sys
 from typing import Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli import benchmark, cache, data, distill, evaluate, launch, recipes, report, sample, train, visualize
+from ddpm_ms.cli import benchmark, cache, data, distill, evaluate, export, launch, recipes, report, sample, train, visualize
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
-COMMANDS = (train, distill, sample, evaluate, launch, benchmark, visualize, report, data, recipes, cache)
+COMMANDS = (train, distill, sample, evaluate, export, launch, benchmark, visualize, report, data, recipes, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
