@@ -81,7 +81,7 @@ def scheduler_config(trained: Trained) -> dict[str, Any]:
     """
     c, sampling = trained.config.diffusion, trained.config.sampling
     if trained.config.model.learned_variance and trained.variance != "learned":
-        refuse("the variance", trained.variance, "DDPMScheduler of diffusers, with a network that learns it,", "learned")
+        refuse("the variance", trained.variance, "DDPMScheduler, with a network that learns it,", "learned")
     threshold = sampling.dynamic_threshold if sampling.clip_x_start else None
     return {
         "_class_name": "DDPMScheduler", "num_train_timesteps": c.timesteps, **_betas(trained),

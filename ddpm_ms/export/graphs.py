@@ -70,7 +70,7 @@ class Onnx:
 
     def __init__(self) -> None:
         if not hasattr(ms, "onnx"):
-            raise InputError(f"mindspore is {ms.__version__}, allowed for ONNX: 2.10 or later")
+            raise InputError("this MindSpore writes no ONNX, allowed: 2.10 or later")
         with needed("onnx", "exported graphs are checked by onnx"):
             import onnx
         with needed("onnxruntime", "exported graphs are compared with the network by onnxruntime"):

@@ -42,7 +42,7 @@ def unet_keywords(config: Config) -> dict[str, Any]:
     assert isinstance(c, UnetConfig)
     for key, allowed in (("block", "rms"), ("num_classes", None), ("time_embedding", "sinusoidal")):
         if getattr(c, key) != allowed:
-            refuse(f"model.{key}", getattr(c, key), f"GaussianDiffusion of {NAME}", "null" if allowed is None else allowed)
+            refuse(f"model.{key}", getattr(c, key), NAME, "null" if allowed is None else allowed)
     # There False is the default as None is, which has full attention at the last level.
     full = (False,) * len(c.dim_mults) if c.full_attn is False else c.full_attn
     return {

@@ -44,7 +44,7 @@ def export_run(run: str | Path, to: str, output: str | Path, *, ema: bool = True
     trained = Trained(checkpoint, checkpoint.config, ema)
     try:
         with tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".partial_") as partial:
-            said = target.write(trained, Path(partial, output.name), **options)
+            said = target(trained, Path(partial, output.name), **options)
             output.parent.mkdir(parents=True, exist_ok=True)
             os.rename(Path(partial, output.name), _checked(output, target.ending))
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 from safetensors.numpy import save
@@ -54,6 +54,10 @@ class Target:
 
     write: Callable[..., str]
     ending: str = ""
+
+    def __call__(self, trained: Trained, path: Path, **options: Any) -> str:
+        """`write`."""
+        return self.write(trained, path, **options)
 
 
 def refuse(key: str, value: object, who: str, allowed: object) -> None:
