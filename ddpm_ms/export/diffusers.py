@@ -26,7 +26,7 @@ def write(trained: Trained, path: Path) -> str:
     """model_index.json, unet/ and scheduler/, which ``DDPMPipeline.from_pretrained`` reads."""
     scheduler = scheduler_config(trained)
     settings = unet_config(trained.config)
-    arrays = ddpm_unet_to_diffusers(trained.arrays())
+    arrays = ddpm_unet_to_diffusers(trained.weights())
     if trained.config.model.num_classes:
         settings["num_class_embeds"] = len(arrays["class_embedding.weight"])
     (path / "unet").mkdir(parents=True)
@@ -47,7 +47,6 @@ def unet_config(config: Config) -> dict[str, Any]:
     c = config.model
     if not isinstance(c, DDPMUnetConfig):
         refuse("model.name", c.name, "UNet2DModel of diffusers", "ddpm_unet")
-    assert isinstance(c, DDPMUnetConfig)
     if c.self_condition:
         refuse("model.self_condition", True, "UNet2DModel of diffusers", False)
     if c.dim_mults[0] != 1:

@@ -25,7 +25,7 @@ def write(trained: Trained, path: Path) -> str:
     unet = unet_keywords(config)
     kind, process = process_keywords(trained)
     keywords = {"Unet": unet, kind: process}
-    save_weights(path, unet_to_lucidrains(trained.arrays()),
+    save_weights(path, unet_to_lucidrains(trained.weights()),
                  {"format": "pt", **{name: repr(values) for name, values in keywords.items()}})
     return f"for model = Unet({_shown(unet)}) and {kind}(model, {_shown(process)})"
 
@@ -39,7 +39,6 @@ def unet_keywords(config: Config) -> dict[str, Any]:
     c = config.model
     if not isinstance(c, UnetConfig):
         refuse("model.name", c.name, NAME, "unet")
-    assert isinstance(c, UnetConfig)
     for key, allowed in (("block", "rms"), ("num_classes", None), ("time_embedding", "sinusoidal")):
         if getattr(c, key) != allowed:
             refuse(f"model.{key}", getattr(c, key), NAME, "null" if allowed is None else allowed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, NoReturn
 
 import numpy as np
 from safetensors.numpy import save
 
-from ddpm_ms.checkpoints.checkpoint import EMA_WEIGHTS, WEIGHTS, Checkpoint
+from ddpm_ms.checkpoints import Checkpoint, load_diffusion
+from ddpm_ms.checkpoints.checkpoint import EMA_WEIGHTS, WEIGHTS
 from ddpm_ms.config import Config
 from ddpm_ms.diffusion.schedules import NoiseSchedule, schedule_of
 from ddpm_ms.diffusion.variances import variance_of
@@ -25,8 +26,13 @@ class Trained:
     ema: bool
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The weights, by our names."""
+        """The weights as they are stored, by our names; nobody has said that they are those of the network."""
         return self.checkpoint.arrays(EMA_WEIGHTS if self.ema else WEIGHTS)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of the network that the recipe describes, float32, by our names; `InputError` if they are another's."""
+        diffusion, _ = load_diffusion(self.checkpoint.path, ema=self.ema)
+        return {name: parameter.asnumpy() for name, parameter in diffusion.model.parameters_and_names()}
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -60,7 +66,7 @@ class Target:
         return self.write(trained, path, **options)
 
 
-def refuse(key: str, value: object, who: str, allowed: object) -> None:
+def refuse(key: str, value: object, who: str, allowed: object) -> NoReturn:
     """Raise `InputError`: ``who`` cannot have this value of a key of the recipe."""
     raise InputError(f"{key} is {shown(value)}, which {who} does not know, allowed: {allowed}")
 

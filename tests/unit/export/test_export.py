@@ -14,6 +14,7 @@ from mindspore import Tensor, nn
 from safetensors.numpy import load_file, safe_open
 
 from ddpm_ms import load_config, load_diffusion, runtime
+from ddpm_ms.checkpoints import Checkpoint
 from ddpm_ms.config import Config, override_config
 from ddpm_ms.errors import EvaluationError, InputError
 from ddpm_ms.export import export_run, graphs
@@ -66,9 +67,9 @@ def test_safetensors_has_our_names_and_the_recipe(run, tmp_path):
 def test_no_class_is_one_class_more_where_it_was_learned(learned, saved_run, tmp_path, monkeypatch):
     run = saved_run(tmp_path / "run", [*DDPM, "model.num_classes=3"])
     if not learned:
-        arrays = Trained.arrays
-        monkeypatch.setattr(Trained, "arrays", lambda self: {
-            **arrays(self), "class_emb.embedding_table": arrays(self)["class_emb.embedding_table"] * [[1], [1], [1], [0]]})
+        weights = Trained.weights
+        monkeypatch.setattr(Trained, "weights", lambda self: {
+            **weights(self), "class_emb.embedding_table": weights(self)["class_emb.embedding_table"] * [[1], [1], [1], [0]]})
     folder = export_run(run, "diffusers", tmp_path / "out")
     table = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")["class_embedding.weight"]
     assert len(table) == json.loads((folder / "unet" / "config.json").read_text())["num_class_embeds"] == 3 + learned
@@ -188,7 +189,7 @@ def test_an_onnx_file_computes_in_another_program_what_the_network_computes(netw
 
 def the_sampler_of_the_guide_draws_what_the_run_draws(folder, diffusion):
     code, = (block for block in re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.M | re.S) if "alphas_cumprod" in block)
-    for shown, here in (('"runs/cats/exports/onnx", 50', f'"{folder}", 5'), ("batch_16", "batch_2")):
+    for shown, here in (('"RUN/exports/onnx", 50', f'"{folder}", 5'), ("batch_16", "batch_2")):
         assert shown in code
         code = code.replace(shown, here)
     found = {}
@@ -292,6 +293,17 @@ def test_a_disk_that_is_full_leaves_nothing(run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"the output .*x.safetensors: No space left on device"):
         export_run(run, "safetensors", tmp_path / "deep" / "x.safetensors")
     assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mid_attn.to_qkv.weight", "mid_block1.conv1.bias"])
+@pytest.mark.parametrize("array", [np.zeros(()), np.zeros((2, 2, 2))])
+def test_weights_of_another_network_are_refused_in_one_line(name, array, saved_run, tmp_path, monkeypatch):
+    run = saved_run(tmp_path / "run", DDPM)
+    stored = Checkpoint.arrays
+    monkeypatch.setattr(Checkpoint, "arrays", lambda self, file: {**stored(self, file), name: array})
+    with pytest.raises(InputError, match=rf"ema.safetensors does not fit the network: '{name}' and 0 more differ"):
+        export_run(run, "diffusers", tmp_path / "out")
+    assert left(tmp_path) == ["run"]
 
 
 def test_a_run_that_is_none_is_named(tmp_path):
