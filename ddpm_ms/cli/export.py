@@ -12,9 +12,9 @@ from ddpm_ms.parts import TARGETS
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``export``."""
     command = commands.add_parser("export", parents=[device_parent()], help="write a trained network for other programs",
-                                  description="diffusers: the folder of a DDPMPipeline; lucidrains: weights for "
-                                              "denoising-diffusion-pytorch; safetensors: weights under our own names; mindir, "
-                                              "onnx: the network as a graph.")
+                                  description="Forms: diffusers, the folder of a DDPMPipeline; lucidrains, weights for "
+                                              "denoising-diffusion-pytorch; safetensors, weights under our own names; mindir and "
+                                              "onnx, the network as graphs.")
     command.add_argument("run_dir", metavar="RUN", help="a run directory, or one of its checkpoints")
     command.add_argument("--to", required=True, choices=tuple(TARGETS), help="the form")
     command.add_argument("--output", metavar="PATH", help="the file or folder to make (default: exports/FORM in the run)")

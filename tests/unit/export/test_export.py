@@ -168,7 +168,7 @@ def test_an_onnx_file_computes_in_another_program_what_the_network_computes(netw
     import onnxruntime
 
     if network == "ddpm_unet":
-        run = saved_run(tmp_path / "run", [*DDPM, "model.attention_levels=[false,true]", "model.learned_variance=true"])
+        run = saved_run(tmp_path / "run", [*DDPM, "model.learned_variance=true"])
     folder = export_run(run, "onnx", tmp_path / "out", batch_sizes=[2])
     diffusion, _ = load_diffusion(run)
     session = onnxruntime.InferenceSession(str(folder / "batch_2.onnx"))
