@@ -21,7 +21,7 @@ from ddpm_ms.diffusion.noise import Normal, check_scipy, training_noise
 from ddpm_ms.diffusion.objectives import Prediction
 from ddpm_ms.diffusion.process import DiffusionProcess
 from ddpm_ms.diffusion.schedules import schedule_keys, schedule_of
-from ddpm_ms.diffusion.variances import check_variance, split_variance
+from ddpm_ms.diffusion.variances import split_variance, variance_of
 from ddpm_ms.errors import InputError, check_choice, check_range, shown
 from ddpm_ms.parts import SAMPLERS, options_of
 from ddpm_ms.sampling.images import ImageSpace
@@ -87,8 +87,7 @@ class GaussianDiffusion(nn.Cell):
         self.model, self.channels, self.auto_normalize = model, model.channels, auto_normalize
         self.self_condition, self.num_classes = getattr(model, "self_condition", False), getattr(model, "num_classes", None)
         self.learned_variance = _learns_variance(model)
-        self.variance = check_variance(c.variance or ("learned" if self.learned_variance else "fixed_small"),
-                                       self.learned_variance)
+        self.variance = variance_of(c.variance, self.learned_variance)
         self.schedule = schedule_of(c)
         self.objective, self.num_timesteps = c.objective, c.timesteps
         self.process = DiffusionProcess(self.schedule, self.objective, self.variance)

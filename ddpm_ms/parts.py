@@ -186,6 +186,14 @@ TIMESTEP_SAMPLERS = Registry("way to draw t", {
     name: f"ddpm_ms.training.timesteps:{name}"
     for name in ("uniform", "antithetic", "stratified", "log_normal", "loss_second_moment")})
 
+TARGETS = Registry("form of export", {
+    "diffusers": "ddpm_ms.export.diffusers:TARGET",
+    "lucidrains": "ddpm_ms.export.lucidrains:TARGET",
+    "safetensors": "ddpm_ms.export.safetensors:TARGET",
+    "mindir": "ddpm_ms.export.graphs:MINDIR",
+    "onnx": "ddpm_ms.export.graphs:ONNX",
+})
+
 
 def register_sampler(name: str, sampler: Callable[..., Any]) -> None:
     """Let ``sampling.sampler`` name ``sampler``, a generator ``(denoise, x, steps, schedule, noise, *, options)``; see

@@ -250,7 +250,7 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
         InputError: no checkpoint there, or it is damaged, or the ``model`` is not what was trained.
     """
     runtime.current()  # in a notebook nothing has been set up yet
-    checkpoint = _find_best(Path(path)) if best_one else find(Path(path))
+    checkpoint = chosen(path, best_one)
     config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
     try:
         if model is None:
@@ -262,6 +262,11 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
     set_parameters(dict(model.parameters_and_names()), checkpoint.arrays(name), f"{checkpoint.path}/{name}")
     diffusion.set_train(False)
     return diffusion, checkpoint
+
+
+def chosen(path: str | Path, best_one: bool = False) -> Checkpoint:
+    """A checkpoint; or of a run the newest good one, or the ``best_one``. `InputError` if there is none."""
+    return _find_best(Path(path)) if best_one else find(Path(path))
 
 
 def find(path: Path) -> Checkpoint:

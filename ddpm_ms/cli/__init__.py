@@ -8,12 +8,26 @@ import sys
 from typing import Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli import benchmark, cache, convert, data, distill, evaluate, launch, recipes, report, sample, train, visualize
+from ddpm_ms.cli import (
+    benchmark,
+    cache,
+    convert,
+    data,
+    distill,
+    evaluate,
+    export,
+    launch,
+    recipes,
+    report,
+    sample,
+    train,
+    visualize,
+)
 from ddpm_ms.cli.options import parsed
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
-COMMANDS = (train, distill, sample, evaluate, convert, launch, benchmark, visualize, report, data, recipes, cache)
+COMMANDS = (train, distill, sample, evaluate, convert, export, launch, benchmark, visualize, report, data, recipes, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,9 +56,7 @@ def trained_parent() -> argparse.ArgumentParser:
     """Options of every command that draws from a checkpoint."""
     trained = argparse.ArgumentParser(add_help=False)
     trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
-    trained.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
-                         "instead of the newest")
-    trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
+    add_weights(trained)
     for name, option in SamplingConfig.model_fields.items():
         flag, text = f"--{name.replace('_', '-')}", f"{option.description} (default: the recipe's)"
         if isinstance(option.default, bool):
@@ -71,6 +69,13 @@ def trained_parent() -> argparse.ArgumentParser:
                          "no class, repeated over the images (default: all in turn)")
     trained.add_argument("--batch-size", type=int, default=64, help="images per network evaluation (default: 64)")
     return trained
+
+
+def add_weights(command: argparse.ArgumentParser) -> None:
+    """Options of every command that reads a checkpoint: which weights."""
+    command.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
+                         "instead of the newest")
+    command.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
 
 
 def check_counts(arguments: argparse.Namespace) -> None:

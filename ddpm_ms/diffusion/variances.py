@@ -20,6 +20,15 @@ def split_variance(output: Any) -> tuple[Any, Any]:
     return prediction, (spread + 1.0) * 0.5
 
 
+def variance_of(variance: str | None, learned_variance: bool) -> str:
+    """The variance that a process has whose recipe says ``variance``: by default learned where the network learns it, else small.
+
+    Raises:
+        InputError: see `check_variance`.
+    """
+    return check_variance(variance or ("learned" if learned_variance else "fixed_small"), learned_variance)
+
+
 def check_variance(variance: str, learned_variance: bool) -> str:
     """Return ``variance`` if a network that learns it, or does not, can have it.
 

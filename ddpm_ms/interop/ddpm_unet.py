@@ -1,4 +1,4 @@
-"""Weights of the DDPM network under the names and shapes of `ddpm_ms.DDPMUnet`.
+"""Weights of the DDPM network under the names and shapes of `ddpm_ms.DDPMUnet`, and back under those of diffusers.
 
 Three projects spell the same network differently: diffusers (``UNet2DModel``), pytorch_diffusion (``Model``, as in the code of
 DDPM's port and of DDIM) and guided-diffusion (``UNetModel``, as in P2-weighting). They differ in names, in which of query, key
@@ -61,6 +61,20 @@ def ddpm_unet_from_diffusers(state: State) -> dict[str, np.ndarray]:
     return _arranged(_renamed(state, ddpm_unet_names("diffusers", levels, blocks)))
 
 
+def ddpm_unet_to_diffusers(state: State) -> dict[str, np.ndarray]:
+    """The weights of a `ddpm_ms.DDPMUnet` under the names and shapes that ``UNet2DModel`` has since diffusers 0.15.
+
+    It undoes `ddpm_unet_from_diffusers`, bit for bit: the row for "no class" is left out where it adds nothing. Where it was
+    learned it stays, as one class more.
+
+    Raises:
+        InputError: a name is none of that network's.
+    """
+    levels, blocks = _count(r"downs\.(\d+)\.", state), _count(r"downs\.0\.blocks\.(\d+)\.", state)
+    theirs = {ours: theirs for theirs, ours in ddpm_unet_names("diffusers", levels, blocks).items()}
+    return _renamed(_taken_apart(state), theirs)
+
+
 def ddpm_unet_from_pytorch_diffusion(state: State) -> dict[str, np.ndarray]:
     """The weights of a ``Model`` of pytorch_diffusion or DDIM, whose names may begin with ``module.``.
 
@@ -95,10 +109,16 @@ def ddpm_unet_names(project: str, levels: int, num_res_blocks: int) -> dict[str,
     """
     column, names = 1 + PROJECTS.index(project), {}
     for row in _rows(levels, num_res_blocks):
-        for leaf in ("weight", "bias"):
-            ours = {"weight": "gamma", "bias": "beta"}[leaf] if row[0].endswith(".norm") else leaf
-            names[f"{row[column]}.{leaf}"] = f"{row[0]}.{'embedding_table' if row[0] == 'class_emb' else ours}"
+        for theirs, ours in _leaves(row[0]):
+            names[f"{row[column]}.{theirs}"] = f"{row[0]}.{ours}"
     return names
+
+
+def _leaves(layer: str) -> tuple[tuple[str, str], ...]:
+    """What PyTorch calls the parameters of a layer of ours, and what MindSpore calls them."""
+    if layer == "class_emb":
+        return (("weight", "embedding_table"),)
+    return (("weight", "gamma"), ("bias", "beta")) if layer.endswith(".norm") else (("weight", "weight"), ("bias", "bias"))
 
 
 def _rows(levels: int, n: int) -> Iterator[Row]:
@@ -173,6 +193,21 @@ def _arranged(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             arranged[name] = array
     return {name: _as_convolution(array) if re.search(r"\.to_(qkv|out)\.weight$", name) else array
             for name, array in arranged.items()}
+
+
+def _taken_apart(state: State) -> dict[str, np.ndarray]:
+    """What `_arranged` put together, for matrices instead of 1x1 convolutions."""
+    apart: dict[str, np.ndarray] = {}
+    for name, array in state.items():
+        if name == "class_emb.embedding_table" and not array[-1].any():
+            array = array[:-1]
+        if re.search(r"\.to_(qkv|out)\.weight$", name):
+            array = array.reshape(array.shape[:2])
+        if ".to_qkv." in name:
+            apart.update({name.replace(".to_qkv.", f".to_{part}."): third for part, third in zip("qkv", np.split(array, 3))})
+        else:
+            apart[name] = array
+    return apart
 
 
 def _joined(state: State, name: str) -> np.ndarray:

@@ -1,35 +1,36 @@
-"""Weights of denoising-diffusion-pytorch's ``Unet`` (2.x) under the names and shapes of `ddpm_ms.Unet`."""
+"""Weights of denoising-diffusion-pytorch's ``Unet`` (2.x), and of its MindSpore port's, under the names and shapes of
+`ddpm_ms.Unet`, and back."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator, Tuple
 
 import numpy as np
 
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.torch_files import read_torch_file
 
-# (their name, ours), applied in order to every parameter name.
-_RENAMES = (
-    (r"\b(downs|ups)\.(\d+)\.0\.", r"\1.\2.block1."),
-    (r"\b(downs|ups)\.(\d+)\.1\.", r"\1.\2.block2."),
-    (r"\b(downs|ups)\.(\d+)\.2\.", r"\1.\2.attn."),
-    (r"\b(downs|ups)\.(\d+)\.3\.1\.", r"\1.\2.resize.conv."),
-    (r"\b(downs|ups)\.(\d+)\.3\.", r"\1.\2.resize."),
-    (r"\.mlp\.1\.", ".time_proj."),
-    (r"\.to_out\.0\.", ".to_out."),
-    (r"\.to_out\.1\.g$", ".out_norm.g"),
-)
-
-# Every name that their Unet gives to a parameter.
-_BLOCK = r"(mlp\.1|block[12]\.proj|res_conv)\.(weight|bias)|block[12]\.norm\.g"
-_ATTENTION = r"mem_kv|norm\.g|to_qkv\.weight|to_out\.(0\.)?(weight|bias)|to_out\.1\.g"
-_UNET = re.compile(
-    r"(init_conv|final_conv|time_mlp\.[13])\.(weight|bias)|time_mlp\.0\.weights"
-    rf"|((downs|ups)\.\d+\.[01]|mid_block[12]|final_res_block)\.({_BLOCK})"
-    rf"|((downs|ups)\.\d+\.2|mid_attn)\.({_ATTENTION})|(downs|ups)\.\d+\.3\.(1\.)?(weight|bias)")
+Row = Tuple[str, str, str]
+# (their name, ours, the parameters of such a layer); a layer without a name for its parameters is one itself.
+_ENDS = (("init_conv", "init_conv", "weight bias"), ("final_conv", "final_conv", "weight bias"),
+         ("time_mlp.0", "time_mlp.0", "weights"), ("time_mlp.1", "time_mlp.1", "weight bias"),
+         ("time_mlp.3", "time_mlp.3", "weight bias"))
+_BLOCK = (("mlp.1", "time_proj", "weight bias"), ("res_conv", "res_conv", "weight bias"),
+          ("block1.proj", "block1.proj", "weight bias"), ("block1.norm", "block1.norm", "g"),
+          ("block2.proj", "block2.proj", "weight bias"), ("block2.norm", "block2.norm", "g"))
+_GROUP_BLOCK = tuple((theirs, f"{ours}.norm", "gamma beta") if parameters == "g" else (theirs, ours, parameters)
+                     for theirs, ours, parameters in _BLOCK)  # of the MindSpore port
+_HEADS = (("", "", "mem_kv"), ("norm", "norm", "g"), ("to_qkv", "to_qkv", "weight"))
+_FULL = (*_HEADS, ("to_out", "to_out", "weight bias"))
+_LINEAR = (*_HEADS, ("to_out.0", "to_out", "weight bias"), ("to_out.1", "out_norm", "g"))
+_RESIZE = (("", "", "weight bias"), ("1", "conv", "weight bias"))  # a 3x3 convolution, or what changes the size
+# Our name of what is laid out otherwise in their Downsample: a 1x1 convolution over (c p1 p2) channels, which is ours of 2x2
+# pixels and stride 2.
+_SQUARES = re.compile(r"downs\.\d+\.resize\.conv\.weight")
+_FREQUENCIES = "time_mlp.0.weights"  # (n,) there, (1, n) here
 
 # What their GaussianDiffusion keeps beside its network: it follows from the schedule.
 _PROCESS = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
@@ -75,7 +76,6 @@ def network_state(state: dict[str, np.ndarray], ema: bool) -> dict[str, np.ndarr
         state = _within(state, wanted, lambda name: name in ("initted", "step") or name.startswith(other))
     if any(name.startswith(_NETWORK) for name in state):
         state = _within(state, _NETWORK, _PROCESS.__contains__)
-    _refuse_left_over([name for name in state if not _UNET.fullmatch(name)])
     if not state:
         raise InputError("there are no weights of a Unet")
     return state
@@ -98,24 +98,9 @@ def unet_from_lucidrains(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename and reshape the arrays of a ``Unet.state_dict()`` so that `ddpm_ms.Unet` of the same keywords takes them.
 
     Raises:
-        InputError: two arrays would get one name, or one has no shape that a Unet gives it.
+        InputError: a name is none of that network's, two arrays would get one name, or one has no shape that a Unet gives it.
     """
-    renamed: dict[str, np.ndarray] = {}
-    for theirs, array in state.items():
-        name = theirs
-        for pattern, replacement in _RENAMES:
-            name = re.sub(pattern, replacement, name)
-        if name in renamed:
-            raise InputError(f"there are two arrays for {name}")
-        if re.match(r"downs\.\d+\.resize\.conv\.weight", name):
-            if array.ndim != 4 or array.shape[1] % 4 or array.shape[2:] != (1, 1):
-                raise InputError(f"{theirs} has shape {array.shape}, allowed: (channels out, 4 times those in, 1, 1)")
-            # Theirs: a 1x1 convolution over (c p1 p2) channels; ours: the 2x2 convolution of stride 2 it equals.
-            array = array.reshape(array.shape[0], array.shape[1] // 4, 2, 2)
-        elif name == "time_mlp.0.weights":
-            array = array.reshape(1, -1)
-        renamed[name] = array
-    return renamed
+    return _ours(state, _BLOCK)
 
 
 def unet_from_mindspore(state: dict[str, np.ndarray], ema: bool = True) -> dict[str, np.ndarray]:
@@ -123,18 +108,75 @@ def unet_from_mindspore(state: dict[str, np.ndarray], ema: bool = True) -> dict[
     ``block: group`` takes them; of a checkpoint that has averaged weights, too, those where ``ema``.
 
     Raises:
-        InputError: a name is none of that network's.
+        InputError: as `unet_from_lucidrains`.
     """
     kinds: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = {}, {}
     for name, array in state.items():
         if not _OPTIMIZERS.match(name):
             kinds[name.startswith("ema.")][re.sub(r"^(ema\.+)?(online_model\.)?(model\.)?", "", name)] = array
     state = kinds[1] if ema and kinds[1] else kinds[0]
-    state = {name.replace(".fn.norm.", ".norm.").replace(".fn.fn.", "."): array for name, array in state.items()}
-    _refuse_left_over([name for name in state if not _UNET.fullmatch(re.sub(r"\.(gamma|beta)$", ".g", name))])
-    ours = {re.sub(r"\.norm\.(gamma|beta)$", r".norm.norm.\1", name): array
-            for name, array in unet_from_lucidrains(state).items()}
+    ours = _ours({name.replace(".fn.norm.", ".norm.").replace(".fn.fn.", "."): array for name, array in state.items()},
+                 _GROUP_BLOCK)
     halving = {name[:-len("weight")] for name, array in ours.items() if re.fullmatch(r"downs\.\d+\.resize\.weight", name)
                and array.shape[2:] == (4, 4)}
     return {re.sub(r"(\.resize)\.", r"\1.conv.", name) if name.rpartition(".")[0] + "." in halving else name: array
             for name, array in ours.items()}
+
+
+def _ours(state: dict[str, np.ndarray], block: tuple[Row, ...]) -> dict[str, np.ndarray]:
+    """``state``, whose residual blocks are ``block``, under our names and in our shapes."""
+    names = dict(_names(_levels(state), _FULL + _LINEAR, block))
+    _refuse_left_over([name for name in state if name not in names])
+    ours: dict[str, np.ndarray] = {}
+    for theirs, array in state.items():
+        name = names[theirs]
+        if name in ours:
+            raise InputError(f"there are two arrays for {name}")
+        if _SQUARES.fullmatch(name):
+            if array.ndim != 4 or array.shape[1] % 4 or array.shape[2:] != (1, 1):
+                raise InputError(f"{theirs} has shape {array.shape}, allowed: (channels out, 4 times those in, 1, 1)")
+            array = array.reshape(array.shape[0], array.shape[1] // 4, 2, 2)
+        ours[name] = array.reshape(1, -1) if name == _FREQUENCIES else array
+    return ours
+
+
+def unet_to_lucidrains(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights of a `ddpm_ms.Unet` as the ``Unet`` of the same keywords takes them; undoes `unet_from_lucidrains`.
+
+    Raises:
+        InputError: a name is none of their network's.
+    """
+    linear = {name[:-len("out_norm.g")] for name in state if name.endswith(".out_norm.g")}
+    names = {ours: theirs for theirs, ours in _names(_levels(state), _FULL)}
+    names.update({ours: theirs for theirs, ours in _names(_levels(state), _LINEAR) if ours.startswith(tuple(linear))})
+    _refuse_left_over([name for name in state if name not in names])
+    theirs: dict[str, np.ndarray] = {}
+    for name, array in state.items():
+        if _SQUARES.fullmatch(name):
+            array = array.reshape(array.shape[0], -1, 1, 1)
+        theirs[names[name]] = array.reshape(-1) if name == _FREQUENCIES else array
+    return theirs
+
+
+def _names(levels: int, attention: tuple[Row, ...], block: tuple[Row, ...] = _BLOCK) -> Iterator[tuple[str, str]]:
+    """(their name, ours) of every parameter that a network of so many levels can have, with attention of one kind or another."""
+    yield from _inside("", "", _ENDS)
+    for part in ("mid_block1", "mid_block2", "final_res_block"):
+        yield from _inside(part, part, block)
+    yield from _inside("mid_attn", "mid_attn", attention)
+    parts = (("block1", block), ("block2", block), ("attn", attention), ("resize", _RESIZE))
+    for way, level in itertools.product(("downs", "ups"), range(levels)):
+        stage = f"{way}.{level}"
+        for place, (part, layers) in enumerate(parts):
+            yield from _inside(f"{stage}.{place}", f"{stage}.{part}", layers)
+
+
+def _inside(theirs: str, ours: str, layers: tuple[Row, ...]) -> Iterator[tuple[str, str]]:
+    for their_layer, layer, parameters in layers:
+        for parameter in parameters.split():
+            yield ".".join(filter(None, (theirs, their_layer, parameter))), ".".join(filter(None, (ours, layer, parameter)))
+
+
+def _levels(state: dict[str, np.ndarray]) -> int:
+    """How many resolutions the names speak of."""
+    return len({found[1] for found in (re.match(r"downs\.(\d+)\.", name) for name in state) if found})

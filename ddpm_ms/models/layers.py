@@ -17,7 +17,7 @@ from mindspore.common.initializer import Normal, initializer
 from ddpm_ms.config import nearest_valid_sizes
 from ddpm_ms.errors import InputError
 from ddpm_ms.ops.convolution import Conv2d, Convolution, Padding
-from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
+from ddpm_ms.ops.normalization import UnitChannels, UnitGroups, inverse_root
 from ddpm_ms.ops.upsampling import NearestUpsample
 
 
@@ -81,7 +81,7 @@ class ChannelLayerNorm(nn.Cell):
         self.eps = eps
         self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
         self.mean = ops.ReduceMean(keep_dims=True)
-        self.rsqrt, self.square = ops.Rsqrt(), ops.Square()
+        self.rsqrt, self.square = inverse_root(), ops.Square()
 
     def construct(self, x: Tensor) -> Tensor:
         centred = x - self.mean(x, 1)
@@ -122,7 +122,7 @@ class WeightStandardizedConv(nn.Cell):
         self.weight, self.bias = inner.weight, inner.bias
         self.eps = eps
         self.mean = ops.ReduceMean(keep_dims=True)
-        self.rsqrt, self.square = ops.Rsqrt(), ops.Square()
+        self.rsqrt, self.square = inverse_root(), ops.Square()
         self.compute = Convolution(dim_out, 3, padding=1)
 
     def construct(self, x: Tensor) -> Tensor:

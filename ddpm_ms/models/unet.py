@@ -23,6 +23,7 @@ from ddpm_ms.models.layers import (
     conv,
     per_level,
 )
+from ddpm_ms.ops.activation import exact_gelu
 
 
 class UnetConfig(NetworkConfig):
@@ -196,4 +197,4 @@ def _time_mlp(c: UnetConfig, time_dim: int) -> TimeEmbedding:
         embedding, width = SinusoidalPosEmb(c.dim, c.sinusoidal_pos_emb_theta), c.dim
     else:
         embedding, width = FourierPosEmb(c.fourier_dim, learned=c.time_embedding == "learned_fourier"), c.fourier_dim + 1
-    return TimeEmbedding(embedding, nn.Dense(width, time_dim), nn.GELU(approximate=False), nn.Dense(time_dim, time_dim))
+    return TimeEmbedding(embedding, nn.Dense(width, time_dim), exact_gelu(), nn.Dense(time_dim, time_dim))

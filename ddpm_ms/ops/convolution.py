@@ -32,7 +32,10 @@ class Convolution(nn.Cell):
         # Both are there or neither is.
         self.native: Any = _NativePlain(library, stride, before, after) if library else None
         self.native_with_bias: Any = _NativeWithBias(library, stride, before, after) if library else None
-        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=(before, after) * 2, stride=stride)
+        self.pad = None
+        if runtime.is_portable() and before != after:  # MindSpore takes one side for another when it writes ONNX
+            self.pad, before, after = ops.Pad(((0, 0), (0, 0), *((before, after),) * 2)), 0, 0
+        self.conv2d = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=(before, after) * 2, stride=stride)
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,7 +43,7 @@ class Convolution(nn.Cell):
             if bias is None:
                 return self.native(x, weight)
             return self.native_with_bias(x, weight, bias)
-        y = self.conv2d(x, weight)
+        y = self.conv2d(x if self.pad is None else self.pad(x), weight)
         return y if bias is None else self.bias_add(y, bias)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -39,7 +41,7 @@ class UnitGroups(nn.Cell):
     def __init__(self, groups: int, eps: float) -> None:
         super().__init__()
         self.groups, self.eps = groups, eps
-        self.mean, self.rsqrt, self.square = ops.ReduceMean(keep_dims=True), ops.Rsqrt(), ops.Square()
+        self.mean, self.rsqrt, self.square = ops.ReduceMean(keep_dims=True), inverse_root(), ops.Square()
         self.reshape = ops.Reshape()
 
     def construct(self, x):
@@ -85,8 +87,8 @@ class _Formulated(nn.Cell):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.ones = Tensor(np.ones((1, dim, 1, 1)), ms.float32)
-        self.sum_channels, self.sum_rows = ops.Conv2D(1, 1), ops.ReduceSum()
-        self.rsqrt, self.square, self.maximum, self.reshape = ops.Rsqrt(), ops.Square(), ops.Maximum(), ops.Reshape()
+        self.sum_channels, self.sum_rows = ops.Conv2D(1, (1, 1)), ops.ReduceSum()
+        self.rsqrt, self.square, self.maximum, self.reshape = inverse_root(), ops.Square(), ops.Maximum(), ops.Reshape()
 
     def construct(self, x, gain, shift):
         batch, channels, height, width = x.shape
@@ -106,6 +108,24 @@ class _Formulated(nn.Cell):
         dgain = self.sum_rows(self.reshape(dout * unit, rows), 1)
         dshift = self.sum_rows(self.reshape(dout, rows), 1)
         return dx, self.reshape(dgain, (batch, channels)), self.reshape(dshift, (batch, channels))
+
+
+class _InverseRoot(nn.Cell):
+    """1 / sqrt(x), of two operators."""
+
+    in_float32 = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pow = ops.Pow()
+
+    def construct(self, x):
+        return self.pow(x, -0.5)
+
+
+def inverse_root() -> Any:
+    """1 / sqrt(x): one operator, but in a portable network two, because MindSpore cannot say ``Rsqrt`` in ONNX."""
+    return _InverseRoot() if runtime.is_portable() else ops.Rsqrt()
 
 
 def _first(x, *others):

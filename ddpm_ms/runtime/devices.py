@@ -21,6 +21,8 @@ _WHAT_TO_INSTALL = {
     "CPU": "a MindSpore wheel for this processor",
 }
 
+_portable = False
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -40,9 +42,27 @@ def device_target() -> str:
     return ms.get_context("device_target")
 
 
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Networks that are built within the block have MindSpore's own operators alone, and of those only such as ONNX has, too:
+    so that their graphs can leave this package. They compute the same function, up to rounding."""
+    global _portable  # noqa: PLW0603
+    was, _portable = _portable, True
+    try:
+        yield
+    finally:
+        _portable = was
+
+
+def is_portable() -> bool:
+    """Whether what is built now is to be exported, see `portable`."""
+    return _portable
+
+
 def native_library() -> str | None:
-    """The library of native operators for this device: None on Ascend and GPU, see `cpu.native_library`."""
-    return cpu.native_library() if device_target() == "CPU" else None
+    """The library of native operators for this device: None on Ascend and GPU, see `cpu.native_library`, and for `portable`
+    networks."""
+    return cpu.native_library() if device_target() == "CPU" and not _portable else None
 
 
 def seed_weights(seed: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from ddpm_ms.cli import main, parser
 from ddpm_ms.cli.classes import asked_classes
@@ -145,6 +147,34 @@ def test_the_pictures_of_a_run_are_reachable(trained, tmp_path, capsys):
     assert page.count("<img") == 3 and "step 4/4" in page and "step_00000004" in page
     assert re.search(r"<dt>Wall time</dt><dd>\d+(\.\d| min \d\d) s", page)
     assert re.search(r"<dt>Parameters</dt><dd>\d\d?,\d{3}<", page)
+
+
+def test_a_run_is_exported_beside_itself_and_never_over_something(trained, tmp_path, capsys):
+    run, _ = trained
+    checkpoint, output = run / "checkpoints" / "step_00000004", run / "exports" / "safetensors.safetensors"
+
+    def export(of, to, *arguments):
+        status = main(["export", str(of), "--to", to, "--device", "CPU", *map(str, arguments)])
+        return status, capsys.readouterr().err.strip()
+
+    try:
+        assert export(run, "safetensors")[0] == 0
+        same = load_file(checkpoint / "ema.safetensors")
+        assert all(np.array_equal(array, same[name]) for name, array in load_file(output).items())
+        there = (2, f"ddpm-ms: the output is {output}, which is there already, allowed: a path where nothing is")
+        assert export(checkpoint, "safetensors") == there
+    finally:
+        shutil.rmtree(run / "exports", ignore_errors=True)
+    assert export(checkpoint, "safetensors", "--raw", "--output", tmp_path / "x.safetensors")[0] == 0
+    raw = load_file(checkpoint / "model.safetensors")
+    assert all(np.array_equal(array, raw[name]) for name, array in load_file(tmp_path / "x.safetensors").items())
+    for arguments, message in ((["lucidrains"], "model.num_classes is 10, which denoising-diffusion-pytorch does not know"),
+                               (["diffusers"], "model.name is 'unet', which UNet2DModel of diffusers does not know"),
+                               (["safetensors", "--best"], "holds no validation loss, so none is the best"),
+                               (["safetensors", "--batch-size", 2], "batch sizes for safetensors, which has none")):
+        status, line = export(run, *arguments)
+        assert status == 2 and message in line
+    assert not (run / "exports").exists()
 
 
 def test_dry_run_prints_the_recipe_and_writes_nothing(tmp_path):

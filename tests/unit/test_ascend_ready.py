@@ -39,6 +39,7 @@ NO_OPERATORS = {
                                              "common.initializer.initializer"},
     "reading and writing files, on the host": {"dataset.MindDataset", "dataset.SubsetSampler", "mindrecord.FileReader",
                                                "mindrecord.FileWriter"},
+    "graphs in files": {"ms.export", "ms.load", "ms.onnx.export"},
     "measuring": {"ms.profiler.ProfilerActivity", "ms.profiler.tensorboard_trace_handler"},
 }
 NOT_ON_A_DEVICE = set().union(*NO_OPERATORS.values())

@@ -30,6 +30,7 @@ ALLOWED = {
     "launch": LEAVES | {"config", "runtime"},
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
     "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
+    "export": LEAVES | {"checkpoints", "config", "diffusion", "gaussian_diffusion", "interop", "models", "runtime"},
     "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
                           "models"},
 }
