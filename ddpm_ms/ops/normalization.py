@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -40,8 +42,8 @@ class UnitGroups(nn.Cell):
         super().__init__()
         library = runtime.native_library()
         # Both are there or neither is.
-        self.native = _NativePlainGroups(library, groups, eps, act) if library else None
-        self.native_scaled = _NativeScaledGroups(library, groups, eps, act) if library else None
+        self.native: Any = _NativePlainGroups(library, groups, eps, act) if library else None
+        self.native_scaled: Any = _NativeScaledGroups(library, groups, eps, act) if library else None
         self.unit, self.act = _FormulatedGroups(groups, eps), nn.SiLU() if act else nn.Identity()
         self.reshape, self.tile = ops.Reshape(), ops.Tile()
 
