@@ -1,41 +1,72 @@
-"""The peer's side of scripts/benchmark_vs_torch.sh: the same work with denoising-diffusion-pytorch.
+"""The peer's side of scripts/benchmark_vs_torch.sh: the same work in PyTorch, with denoising-diffusion-pytorch or diffusers.
 
-Reads a kind of work per line ("train", "eval", "sample", "memory") and answers with seconds (MiB for "memory").
-Only its Unet and GaussianDiffusion are used, so the two heavy imports that those do not need are satisfied by empty modules.
+Reads a kind of work per line ("train", "eval", "sample", "memory") and answers with seconds (MiB for "memory"). The argument is
+a case of ddpm_ms/benchmark/cases.py as JSON.
 """
 
+import json
 import resource
 import sys
 import time
 import types
 
 import torch
+from ema_pytorch import EMA
 
-for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "pytorch_fid", "pytorch_fid.fid_score",
-             "pytorch_fid.inception"):
-    sys.modules[name] = types.ModuleType(name)
-sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]
-sys.modules["torchvision"].utils = sys.modules["torchvision.utils"]
-sys.modules["torchvision"].datasets = None
-sys.modules["pytorch_fid.fid_score"].calculate_frechet_distance = None
-sys.modules["pytorch_fid.inception"].InceptionV3 = None
 
-import denoising_diffusion_pytorch.denoising_diffusion_pytorch as peer  # noqa: E402
-from ema_pytorch import EMA  # noqa: E402
+def lucidrains(case):
+    """The Unet of denoising-diffusion-pytorch in its GaussianDiffusion; empty modules stand in for heavy imports that neither
+    needs."""
+    for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "pytorch_fid", "pytorch_fid.fid_score",
+                 "pytorch_fid.inception"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]
+    sys.modules["torchvision"].utils = sys.modules["torchvision.utils"]
+    sys.modules["torchvision"].datasets = None
+    sys.modules["pytorch_fid.fid_score"].calculate_frechet_distance = None
+    sys.modules["pytorch_fid.inception"].InceptionV3 = None
+    import denoising_diffusion_pytorch.denoising_diffusion_pytorch as peer
 
-peer.tqdm = lambda iterable, **_: iterable
+    peer.tqdm = lambda iterable, **_: iterable
+    network = peer.Unet(case["dim"], dim_mults=case["dim_mults"], channels=case["channels"])
+    return network, peer.GaussianDiffusion(network, image_size=case["size"], beta_schedule="cosine", sampling_timesteps=50)
+
+
+def diffusers(case):
+    """The UNet2DModel of diffusers in the form of google/ddpm-cifar10-32, with the error of the noise."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    flags, widths = case["attention_levels"], [case["dim"] * m for m in case["dim_mults"]]
+    network = UNet2DModel(
+        in_channels=case["channels"], out_channels=case["channels"], block_out_channels=widths, layers_per_block=2,
+        down_block_types=["AttnDownBlock2D" if flag else "DownBlock2D" for flag in flags],
+        up_block_types=["AttnUpBlock2D" if flag else "UpBlock2D" for flag in reversed(flags)],
+        attention_head_dim=None, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1)
+    return network, ErrorOfNoise(network, DDPMScheduler(1000))
+
+
+class ErrorOfNoise(torch.nn.Module):
+    """The loss of images in [0, 1] at random steps, as diffusers' training script computes it."""
+
+    def __init__(self, network, scheduler):
+        super().__init__()
+        self.network, self.scheduler = network, scheduler
+
+    def forward(self, images):
+        noise, t = torch.randn_like(images), torch.randint(0, self.scheduler.config.num_train_timesteps, (len(images),))
+        noisy = self.scheduler.add_noise(images * 2 - 1, noise, t)
+        return torch.nn.functional.mse_loss(self.network(noisy, t).sample, noise)
 
 
 class Work:
-    def __init__(self, dim, dim_mults, channels, size, batch):
+    def __init__(self, case):
         torch.manual_seed(0)
-        network = peer.Unet(dim, dim_mults=dim_mults, channels=channels)
-        self.network = network
-        self.diffusion = peer.GaussianDiffusion(network, image_size=size, beta_schedule="cosine", sampling_timesteps=50)
+        self.network, self.diffusion = (diffusers if case["attention_levels"] else lucidrains)(case)
         self.optimizer = torch.optim.Adam(self.diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.ema = EMA(self.diffusion, beta=0.995, update_every=1)
-        self.images = torch.rand(batch, channels, size, size)
-        self.x, self.t = torch.randn(batch, channels, size, size), torch.full((batch,), 500)
+        shape = case["batch"], case["channels"], case["size"], case["size"]
+        self.images = torch.rand(shape)
+        self.x, self.t = torch.randn(shape), torch.full(shape[:1], 500)
 
     def train(self):
         self.diffusion.train()
@@ -57,8 +88,7 @@ class Work:
 
 
 def main():
-    dim, mults, channels, size, batch = sys.argv[1].split(":")
-    work = Work(int(dim), tuple(map(int, mults.split(","))), int(channels), int(size), int(batch))
+    work = Work(json.loads(sys.argv[1]))
     for line in sys.stdin:
         kind = line.strip()
         if kind == "memory":

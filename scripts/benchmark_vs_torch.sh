@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Time this package and denoising-diffusion-pytorch on the CPU, in alternation, with the same work.
+# Time this package and PyTorch (denoising-diffusion-pytorch; diffusers for cases g and h) on the CPU, in alternation, with the
+# same work.
 set -euo pipefail
 
 usage() {
-    echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcde] [--pairs 7]"
+    echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcdegh] [--pairs 7]"
     echo "Installs this package into .venv and the peer (PyTorch) into .venv-peer, runs both in alternation, prints a table"
-    echo "and writes runs/benchmark/benchmark.json and benchmark.png. Takes about half an hour; leave the machine alone meanwhile."
+    echo "and writes runs/benchmark/benchmark.json and benchmark.png. Takes about forty minutes; leave the machine alone meanwhile."
     echo "Environment: PYTHON, VENV, PEER_VENV."
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac

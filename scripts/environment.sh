@@ -34,17 +34,18 @@ install_package() {
     export PATH="$venv/bin:$PATH"
 }
 
-# install_peer: denoising-diffusion-pytorch in an environment of its own. Sets peer_python.
+# install_peer: denoising-diffusion-pytorch and diffusers in an environment of their own. Sets peer_python.
 install_peer() {
-    local peer="${PEER_VENV:-$root/.venv-peer}" python
-    if [ ! -f "$peer/.installed" ]; then
+    local peer="${PEER_VENV:-$root/.venv-peer}" python stamp
+    stamp="$peer/.installed-with-diffusers"
+    if [ ! -f "$stamp" ]; then
         python="$(find_python)"
         echo "Installing the peer into $peer (once)"
-        "$python" -m venv "$peer"
+        [ -x "$peer/bin/python" ] || "$python" -m venv "$peer"
         "$peer/bin/python" -m pip install --quiet --disable-pip-version-check \
-            torch==2.13.0 "numpy<2" einops ema-pytorch accelerate scipy pillow tqdm
+            torch==2.13.0 diffusers==0.42.0 "numpy<2" einops ema-pytorch accelerate scipy pillow tqdm
         "$peer/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4
-        touch "$peer/.installed"
+        touch "$stamp"
     fi
     # shellcheck disable=SC2034  # read by the script that asked
     peer_python="$peer/bin/python"

@@ -15,7 +15,7 @@ made="$(mktemp -d)"
 trap 'rm -rf "$made"' EXIT
 native="$root/ddpm_ms/native"
 g++ -std=c++17 -g -O1 -pthread -fsanitize=address,undefined -fno-sanitize-recover=all -DDDPM_MS_SANITIZE -I"$native" \
-    "$root/tests/native/sanitize.cpp" "$native/convolution.cpp" "$native/kernels.cpp" "$onednn" \
+    "$root/tests/native/sanitize.cpp" "$native"/*.cpp "$onednn" \
     "-Wl,-rpath,$(dirname "$onednn")" -o "$made/sanitize"
 # What oneDNN and this code keep until the process ends is no leak.
 ASAN_OPTIONS=detect_leaks=0 "$made/sanitize"

@@ -7,17 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """A U-Net and a batch; the names are those of the benchmark's table."""
+    """A network and a batch; the names are those of the benchmark's table."""
 
     dim: int
     dim_mults: tuple[int, ...]
     channels: int
     size: int
     batch: int
+    attention_levels: tuple[bool, ...] = ()  # of a `ddpm_ms.DDPMUnet`; a `ddpm_ms.Unet` has none
+
+    @property
+    def network(self) -> str:
+        """Its name in a recipe."""
+        return "ddpm_unet" if self.attention_levels else "unet"
 
     def __str__(self) -> str:
         mults = ",".join(map(str, self.dim_mults))
-        return f"dim {self.dim}, mults {mults}, {self.channels}x{self.size}x{self.size}, batch {self.batch}"
+        return f"{self.network}, dim {self.dim}, mults {mults}, {self.channels}x{self.size}x{self.size}, batch {self.batch}"
 
 
 CASES = {
@@ -26,4 +32,6 @@ CASES = {
     "c": Case(64, (1, 2, 4, 8), 3, 64, 4),
     "d": Case(32, (1, 2), 1, 8, 64),
     "f": Case(32, (1, 2, 4), 3, 64, 64),
+    "g": Case(128, (1, 2, 2, 2), 3, 32, 8, (False, True, False, False)),
+    "h": Case(32, (1, 1, 2, 2, 4, 4), 3, 64, 2, (False, False, False, False, True, False)),
 }

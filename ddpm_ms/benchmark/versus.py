@@ -1,4 +1,4 @@
-"""This package and denoising-diffusion-pytorch in alternation; run by scripts/benchmark_vs_torch.sh.
+"""This package and PyTorch in alternation, each with the same network; run by scripts/benchmark_vs_torch.sh.
 
 This process must not import MindSpore: that sets OMP_NUM_THREADS to 1, which both sides would inherit.
 """
@@ -6,6 +6,7 @@ This process must not import MindSpore: that sets OMP_NUM_THREADS to 1, which bo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 from ddpm_ms import visual
 from ddpm_ms.benchmark.cases import CASES
 
-WORK = {"a": ("train", "eval"), "b": ("train", "eval"), "c": ("train", "eval"), "d": ("train", "eval"), "e": ("sample",)}
+WORK = {"e": ("sample",), **dict.fromkeys("abcdgh", ("train", "eval"))}
 PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
 PEER = Path(__file__).parents[2] / "scripts" / "benchmark_peer.py"
 
@@ -57,9 +58,7 @@ def ours(case: str) -> Side:
 
 def theirs(python: str, name: str) -> Side:
     """The peer's side of a case."""
-    case = CASES[name]
-    mults = ",".join(map(str, case.dim_mults))
-    return Side([python, str(PEER), f"{case.dim}:{mults}:{case.channels}:{case.size}:{case.batch}"])
+    return Side([python, str(PEER), json.dumps(dataclasses.asdict(CASES[name]))])
 
 
 def compare(name: str, python: str, pairs: int) -> list[dict[str, Any]]:
@@ -114,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
-    parser.add_argument("--cases", default="abcde")
+    parser.add_argument("--cases", default="abcdegh")
     parser.add_argument("--pairs", type=int, default=7)
     arguments = parser.parse_args()
     rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]

@@ -25,8 +25,8 @@ from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
 from ddpm_ms.errors import check_choice
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
-from ddpm_ms.models import Unet
 from ddpm_ms.models.recomputation import set_recompute
+from ddpm_ms.parts import NETWORKS
 from ddpm_ms.training import EMA
 from ddpm_ms.training.batches import BatchSource, MicroBatch
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -46,7 +46,8 @@ class Work:
         case = CASES[check_choice("case", name, CASES)]
         self.case, self.step = case, 0
         runtime.seed_weights(0)
-        network = Unet(case.dim, dim_mults=case.dim_mults, channels=case.channels)
+        options = {"attention_levels": case.attention_levels} if case.attention_levels else {}
+        network = NETWORKS[case.network](case.dim, dim_mults=case.dim_mults, channels=case.channels, **options)
         if recompute:
             set_recompute(network)
         self.diffusion = GaussianDiffusion(network, image_size=case.size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ms.benchmark.cases import CASES
 from ddpm_ms.cli.options import device_parent, runtime_config, start
 from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.errors import check_range
@@ -13,7 +14,7 @@ from ddpm_ms.errors import check_range
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``benchmark``."""
     command = commands.add_parser("benchmark", parents=[device_parent()], help="time this package on the device that is there")
-    command.add_argument("--case", choices=("a", "b", "c", "d", "f"), default="a", help="see docs/benchmark.md (default: a)")
+    command.add_argument("--case", choices=tuple(CASES), default="a", help="see docs/benchmark.md (default: a)")
     command.add_argument("--work", nargs="+", default=["train", "eval"],
                          choices=("train", "eval", "sample", "load", "load_photos", "load_packed", "train_load", "train_ahead"),
                          help="what to time; load: images from files, see docs/data.md (default: train eval)")

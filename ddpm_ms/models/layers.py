@@ -29,25 +29,6 @@ def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = T
     return Conv2d(dim_in, dim_out, kernel, stride, pad, has_bias=bias, **initial)
 
 
-class ChannelAffine(nn.Cell):
-    """x * gain + shift with one number per image and channel.
-
-    Written over rows (B * C, H * W): the gradients of gain and shift are then sums along rows of a matrix, which CPUs do
-    several times faster than sums over axes of a 4-D array. Shapes: x (B, C, H, W), gain and shift (B, C).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reshape = ops.Reshape()
-
-    def construct(self, x: Tensor, gain: Tensor, shift: Tensor | None = None) -> Tensor:
-        batch, channels, height, width = x.shape
-        rows = self.reshape(x, (batch * channels, height * width)) * self.reshape(gain, (batch * channels, 1))
-        if shift is not None:
-            rows = rows + self.reshape(shift, (batch * channels, 1))
-        return self.reshape(rows, (batch, channels, height, width))
-
-
 class RMSNorm(nn.Cell):
     """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1); then optionally scale and shift.
 
@@ -97,18 +78,12 @@ class GroupNorm(nn.Cell):
     def __init__(self, dim: int, groups: int | None = None, eps: float = 1e-5, act: bool = False) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups or math.gcd(8, dim), dim, eps)  # only its parameters are used
-        self.unit, self.affine = UnitGroups(self.norm.num_groups, eps), ChannelAffine()
-        self.act = nn.SiLU() if act else nn.Identity()
-        self.reshape, self.tile, self.cast = ops.Reshape(), ops.Tile(), ops.Cast()
+        self.unit, self.cast = UnitGroups(self.norm.num_groups, eps, act), ops.Cast()
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        batch, channels = x.shape[0], x.shape[1]
-        gain = self.tile(self.reshape(self.norm.gamma, (1, channels)), (batch, 1))
-        offset = self.tile(self.reshape(self.norm.beta, (1, channels)), (batch, 1))
         if scale is not None:
-            scale = self.cast(scale, ms.float32) + 1.0
-            gain, offset = gain * scale, offset * scale + self.cast(shift, ms.float32)
-        return self.cast(self.act(self.affine(self.unit(self.cast(x, ms.float32)), gain, offset)), x.dtype)
+            scale, shift = self.cast(scale, ms.float32), self.cast(shift, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), self.norm.gamma, self.norm.beta, scale, shift), x.dtype)
 
 
 class WeightStandardizedConv(nn.Cell):
@@ -171,13 +146,12 @@ class Block(nn.Cell):
     def __init__(self, dim: int, dim_out: int, kind: str, dropout: float = 0.0, layer: int = 0) -> None:
         super().__init__()
         self.proj = conv(dim, dim_out, 3) if kind == "rms" else WeightStandardizedConv(dim, dim_out)
-        self.norm = RMSNorm(dim_out, act=True) if kind == "rms" else GroupNorm(dim_out)
-        self.act = nn.Identity() if kind == "rms" else nn.SiLU()
+        self.norm = (RMSNorm if kind == "rms" else GroupNorm)(dim_out, act=True)
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
                   dropout_key: Tensor | None = None) -> Tensor:
-        x = self.act(self.norm(self.proj(x), scale, shift))
+        x = self.norm(self.proj(x), scale, shift)
         if self.dropout is not None and self.training and dropout_key is not None:
             x = self.dropout(x, dropout_key)
         return x

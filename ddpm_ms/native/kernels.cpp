@@ -1,58 +1,20 @@
 // Normalisation with activation, softmax and upsampling of float32 tensors, forward and backward, each in one pass over
-// memory where MindSpore would take ten. Loops run along the pixels, which lie next to each other, so that the compiler
-// turns them into vector instructions; `MULTI` lets the processor choose among its widths when the library is loaded.
+// memory where MindSpore would take ten.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include <vector>
 
-#include "threads.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(DDPM_MS_SANITIZE)
-#define MULTI __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define MULTI
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "loops.h"
 
 namespace {
 
+using ddpm_ms::Each;
+using ddpm_ms::Exp;
+using ddpm_ms::Floats;
+using ddpm_ms::Sigmoid;
+using ddpm_ms::Sum;
+
 constexpr int kWide = 256;  // the same for softmax, which goes through memory in long strides
 constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
-
-// e^x to about 2 units in the last place, without branches (Cephes' polynomial).
-INLINE float Exp(float x) {
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to a whole number
-  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return p * scale;
-}
-
-INLINE float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
-
-// Sum of `n` floats in sixteen strands, which the compiler may keep in one vector.
-template <typename Term>
-INLINE float Sum(int n, Term term) {
-  float strands[16] = {};
-  int i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int k = 0; k < 16; ++k) strands[k] += term(i + k);
-  float sum = 0;
-  for (; i < n; ++i) sum += term(i);
-  for (float strand : strands) sum += strand;
-  return sum;
-}
 
 // One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. All (channels, pixels).
 MULTI void NormForward(const float *x, const float *gain, const float *shift, bool act, int64_t channels, int64_t pixels,
@@ -199,20 +161,6 @@ void UpsampleBackward(const float *dy, int64_t height, int64_t width, float *dx)
     for (int64_t w = 0; w < width; ++w) dx[w] = (upper[2 * w] + upper[2 * w + 1]) + (lower[2 * w] + lower[2 * w + 1]);
   }
 }
-
-// `body(i)` for i in 0 .. n - 1, in as many pieces as there are threads.
-template <typename Body>
-int Each(int64_t n, Body body) {
-  return ddpm_ms::Guarded([&] {
-    auto &threads = ddpm_ms::Threads();
-    int pieces = static_cast<int>(std::min<int64_t>(n, threads.get_num_threads()));
-    threads.parallel_for(pieces, [&](int piece, int) {
-      for (int64_t i = n * piece / pieces; i < n * (piece + 1) / pieces; ++i) body(i);
-    });
-  });
-}
-
-float *Floats(void *data) { return static_cast<float *>(data); }
 
 }  // namespace
 

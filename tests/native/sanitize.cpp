@@ -14,6 +14,7 @@ void set_number_of_threads(int);
 Operator conv2d_forward, conv2d_bias_forward, conv2d_backward_data, conv2d_backward_weights, conv2d_bias_backward_weights;
 Operator norm_forward, norm_backward, softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
 Operator upsample_forward, upsample_backward;
+Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
 }
 
 namespace {
@@ -28,10 +29,11 @@ struct Array {
   std::vector<float> data;
 };
 
-void Call(Operator *op, std::vector<Array *> arrays, const std::vector<int32_t> &config = {}, size_t config_at = 0) {
+template <typename Number = int32_t>
+void Call(Operator *op, std::vector<Array *> arrays, const std::vector<Number> &config = {}, size_t config_at = 0) {
   std::vector<void *> params;
   std::vector<int64_t *> shapes;
-  std::vector<int32_t> copy(config);
+  std::vector<Number> copy(config);
   int64_t config_shape[1] = {static_cast<int64_t>(config.size())};
   for (size_t i = 0; i < arrays.size(); ++i) {
     if (!config.empty() && i == config_at) {
@@ -50,17 +52,27 @@ void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t 
                  int32_t after) {
   int64_t oh = (h + before + after - k) / stride + 1, ow = (w + before + after - k) / stride + 1;
   Array x({n, c, h, w}), weight({o, c, k, k}), bias({o}), y({n, o, oh, ow}), dx(x.shape), dw(weight.shape), db({o});
-  Call(conv2d_forward, {&x, &weight, &y}, {stride, before, after}, 2);
-  Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, {stride, before, after}, 2);
-  Call(conv2d_backward_data, {&x, &weight, &y, &dx}, {stride, before, after}, 2);
-  Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, {stride, before, after}, 2);
-  Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, {stride, before, after}, 2);
+  Call(conv2d_forward, {&x, &weight, &y}, std::vector<int32_t>{stride, before, after}, 2);
+  Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, std::vector<int32_t>{stride, before, after}, 2);
+  Call(conv2d_backward_data, {&x, &weight, &y, &dx}, std::vector<int32_t>{stride, before, after}, 2);
+  Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, std::vector<int32_t>{stride, before, after}, 2);
+  Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, std::vector<int32_t>{stride, before, after}, 2);
 }
 
 void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
   Array x({n, c, h, w}), gain({n, c}), shift({n, c}), y(x.shape), dx(x.shape), dgain(gain.shape), dshift(gain.shape);
-  Call(norm_forward, {&x, &gain, &shift, &y}, {act}, 3);
-  Call(norm_backward, {&x, &gain, &shift, &y, &dx, &dgain, &dshift}, {act}, 3);
+  Call(norm_forward, {&x, &gain, &shift, &y}, std::vector<int32_t>{act}, 3);
+  Call(norm_backward, {&x, &gain, &shift, &y, &dx, &dgain, &dshift}, std::vector<int32_t>{act}, 3);
+}
+
+void GroupNorm(int64_t n, int64_t c, int64_t h, int64_t w, float groups, float act) {
+  Array x({n, c, h, w}), gamma({c}), beta({c}), scale({n, c}), shift({n, c}), y(x.shape);
+  Array dx(x.shape), dgamma({c}), dbeta({c}), dscale({n, c}), dshift({n, c});
+  const std::vector<float> config = {groups, 1e-5f, act};
+  Call(group_norm_forward, {&x, &gamma, &beta, &y}, config, 3);
+  Call(group_norm_scaled_forward, {&x, &gamma, &beta, &scale, &shift, &y}, config, 5);
+  Call(group_norm_backward, {&x, &gamma, &beta, &y, &dx, &dgamma, &dbeta}, config, 3);
+  Call(group_norm_scaled_backward, {&x, &gamma, &beta, &scale, &shift, &y, &dx, &dgamma, &dbeta, &dscale, &dshift}, config, 5);
 }
 
 void Softmax(int64_t b, int64_t m, int64_t n) {
@@ -87,6 +99,9 @@ void Everything() {
     Convolution(2, 6, 8, 10, 9, 3, 2, 0, 1);
     Norm(1, 3, 5, 7, 1);
     Norm(3, 33, 9, 13, 0);
+    GroupNorm(1, 3, 5, 7, 3, 1);
+    GroupNorm(3, 12, 9, 13, 4, 0);
+    GroupNorm(2, 8, 1, 1, 2, 1);
     Softmax(3, 5, 17);
     Softmax(2, 130, 259);
     Upsample(3, 5, 7, 3);

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ddpm_ms import DDPMUnet
 from ddpm_ms.benchmark import versus
-from ddpm_ms.benchmark.cases import CASES
+from ddpm_ms.benchmark.cases import CASES, Case
 from ddpm_ms.cli import main
 
 WORKER = """
@@ -32,6 +33,19 @@ def test_rows_hold_the_median_ratio_of_the_pairs(monkeypatch, tmp_path, capsys):
     assert rows[0].items() >= {"ours_s": 1.0, "peer_s": 2.0, "ratio": 0.5, "ours_peak_mib": 100.0}.items()
     assert (tmp_path / "benchmark.png").is_file()
     assert "| a | train | 1.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
+
+
+def test_both_sides_build_the_network_of_the_case(monkeypatch, cpu_runtime):
+    from ddpm_ms.benchmark.work import Work
+
+    case = Case(32, (1, 2), 3, 8, 1, (False, True))
+    monkeypatch.setitem(CASES, "tiny", case)
+    network = Work("tiny").diffusion.model
+    assert isinstance(network, DDPMUnet) and network.config.attention_levels == (False, True)
+    commands = []
+    monkeypatch.setattr(versus, "Side", commands.append)
+    versus.theirs("python", "tiny")
+    assert json.loads(commands[0][2]) == json.loads(json.dumps(vars(case)))
 
 
 def test_the_process_that_compares_does_not_import_mindspore():

@@ -17,7 +17,7 @@ from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
 from ddpm_ms.ops.convolution import Conv2d, Convolution
-from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
 from ddpm_ms.runtime import cpu
@@ -93,6 +93,63 @@ def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, act, monkeypa
     x, gain, shift = (random.standard_normal(s).astype(np.float32) * 3 for s in (shape, shape[:2], shape[:2]))
     native, stock = both(lambda: UnitChannels(shape[1], act), monkeypatch)
     assert_alike(native, stock, [x, gain, shift])
+
+
+def of_group_norm(shape, scaled, mean=2.0):
+    """Inputs of `UnitGroups`."""
+    random = np.random.default_rng(0)
+    shapes = (shape, shape[1:2], shape[1:2], *((shape[:2],) * 2 if scaled else ()))
+    x, *others = (random.standard_normal(s).astype(np.float32) for s in shapes)
+    return [x * 3 + mean, *others]
+
+
+GROUPED = [
+    # shape, groups: also one channel per group, one group, one pixel
+    ((4, 8, 8, 8), 2), ((1, 6, 5, 7), 3), ((2, 33, 9, 13), 33), ((3, 5, 4, 4), 1), ((2, 4, 1, 1), 2), ((2, 64, 32, 32), 8),
+]
+
+
+@needs_native
+@pytest.mark.parametrize("act", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(("shape", "groups"), GROUPED)
+def test_native_group_norm_and_its_gradients_equal_the_plain_ones(shape, groups, scaled, act, monkeypatch):
+    native, plain = both(lambda: UnitGroups(groups, 1e-5, act), monkeypatch)
+    assert_alike(native, plain, of_group_norm(shape, scaled))
+
+
+@needs_native
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_native_group_norm_is_its_formula_in_float64(mean):
+    # Far from zero a variance as the mean of squares less the squared mean would have no digit left.
+    x, gamma, beta, scale, shift = of_group_norm((2, 8, 64, 64), True, mean)
+    groups = x.astype(np.float64).reshape(2, 4, -1)
+    unit = ((groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-6)).reshape(x.shape)
+    z = unit * (gamma * (1 + scale))[..., None, None] + (beta * (1 + scale) + shift)[..., None, None]
+    found = UnitGroups(4, 1e-6, act=True)(*map(Tensor, (x, gamma, beta, scale, shift))).asnumpy()
+    np.testing.assert_allclose(found, z / (1 + np.exp(-z)), atol=1e-5 if mean == 0 else 1e-3)
+
+
+@needs_native
+def test_native_group_norm_gives_the_same_bits_on_any_number_of_threads():
+    code = """if True:
+        import hashlib, sys
+        import mindspore as ms
+        import numpy as np
+        from ddpm_ms import runtime
+        from ddpm_ms.config import RuntimeConfig
+        runtime.setup(RuntimeConfig(device="CPU"))
+        from mindspore import Tensor
+        from ddpm_ms.ops.normalization import UnitGroups
+        random = np.random.default_rng(0)
+        arrays = [Tensor(random.standard_normal(s).astype(np.float32)) for s in ((3, 12, 8, 8), (12,), (12,), (3, 12), (3, 12))]
+        norm = UnitGroups(4, 1e-6, act=True)
+        gradients = ms.grad(lambda *inputs: (norm(*inputs) * arrays[0]).sum(), (0, 1, 2, 3, 4))(*arrays)
+        print(hashlib.sha256(b"".join(a.asnumpy().tobytes() for a in (norm(*arrays), *gradients))).hexdigest())
+    """
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3],
+                            env={**os.environ, "OMP_NUM_THREADS": threads}).stdout for threads in ("1", "3")}
+    assert len(found) == 1 and len(found.pop().strip()) == 64
 
 
 @needs_native
