@@ -173,6 +173,11 @@ METRICS = Registry("metric", {
 }, "ddpm_ms.metrics")
 
 # What nobody has yet wanted to add from outside.
+FEATURES = Registry("kind of features", {  # each a function from a `FeatureRequest` to `Features`
+    "pixels": "ddpm_ms.evaluation.features:pixels",
+    "digits": "ddpm_ms.evaluation.features:digits",
+})
+
 SCHEDULES = Registry("schedule", {
     name: f"ddpm_ms.diffusion.schedules:{name}_beta_schedule"
     for name in ("linear", "scaled_linear", "cosine", "sigmoid", "quadratic")})
