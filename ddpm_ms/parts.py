@@ -176,6 +176,7 @@ METRICS = Registry("metric", {
 FEATURES = Registry("kind of features", {  # each a function from a `FeatureRequest` to `Features`
     "pixels": "ddpm_ms.evaluation.features:pixels",
     "digits": "ddpm_ms.evaluation.features:digits",
+    "inception": "ddpm_ms.evaluation.inception_features:inception",
 })
 
 SCHEDULES = Registry("schedule", {
