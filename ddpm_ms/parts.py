@@ -173,6 +173,16 @@ METRICS = Registry("metric", {
 }, "ddpm_ms.metrics")
 
 # What nobody has yet wanted to add from outside.
+COMPARISONS = Registry("comparison", {  # further names of --metric, several at once: each a `Comparison`
+    "fid": "ddpm_ms.evaluation.comparisons:fid",
+    "kid": "ddpm_ms.evaluation.comparisons:kid",
+    "is": "ddpm_ms.evaluation.comparisons:inception_score",
+    "precision": "ddpm_ms.evaluation.comparisons:precision",
+    "recall": "ddpm_ms.evaluation.comparisons:recall",
+    "sfid": "ddpm_ms.evaluation.comparisons:sfid",
+    "mind": "ddpm_ms.evaluation.comparisons:mind",
+})
+
 FEATURES = Registry("kind of features", {  # each a function from a `FeatureRequest` to `Features`
     "pixels": "ddpm_ms.evaluation.features:pixels",
     "digits": "ddpm_ms.evaluation.features:digits",

@@ -41,10 +41,10 @@ def recipe_parent(flag: bool = True) -> argparse.ArgumentParser:
     return recipe
 
 
-def trained_parent() -> argparse.ArgumentParser:
-    """Options of every command that draws from a checkpoint."""
+def trained_parent(required: bool = True) -> argparse.ArgumentParser:
+    """Options of every command that draws from a checkpoint, which may be ``required``."""
     trained = argparse.ArgumentParser(add_help=False)
-    trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
+    trained.add_argument("--checkpoint", required=required, metavar="DIR", help="a run directory, or one of its checkpoints")
     trained.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
                          "instead of the newest")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")

@@ -113,6 +113,19 @@ class ClassifierFeatures:
         return Extracted(hidden.astype(np.float32), self._classifier.logits(hidden).astype(np.float32))
 
 
+@dataclass(frozen=True)
+class OfStatistics:
+    """Features that only files of statistics name: no image is at hand."""
+
+    identity: str
+    width: int
+    name: str = "of the statistics"
+
+    def __call__(self, images: np.ndarray) -> Extracted:
+        """Never: there are no images."""
+        raise InputError(f"images beside {self.name}, allowed: none")
+
+
 def pixels(request: FeatureRequest) -> Pixels:
     """The images themselves."""
     request.refuse_protocol("pixels")

@@ -24,7 +24,7 @@ ALLOWED = {
     "gaussian_diffusion": LEAVES | {"config", "runtime", "diffusion", "sampling"},
     "distillation": LEAVES | {"config", "diffusion", "sampling", "gaussian_diffusion"},
     "data": LEAVES | {"config", "rng"},
-    "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
+    "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling", "visual"},
     "interop": LEAVES,
     "costs": LEAVES | {"config", "ops"},
     "launch": LEAVES | {"config", "runtime"},
