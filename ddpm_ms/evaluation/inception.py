@@ -1,4 +1,4 @@
-"""InceptionV3 (arXiv:1512.00567) as TensorFlow's graph of 2015-12-05 has it, in whose features FID is measured (arXiv:1706.08500).
+"""InceptionV3 (arXiv:1512.00567) as TensorFlow's graph of 2015-12-05 has it, in whose features FID is measured (1706.08500).
 
 The network is a table. It differs from torchvision's in ways that move every number: average pools do not count the padding, the
 last block pools by the maximum, and there are 1008 classes.
@@ -158,6 +158,7 @@ class Inception(nn.Cell):
         self.set_train(False)
 
     def construct(self, x: Tensor) -> Taps:
+        """See the class."""
         low = self.stages[0](x)
         middle = self.stages[1](low)
         spatial = self.stages[2](middle)
