@@ -187,6 +187,7 @@ FEATURES = Registry("kind of features", {  # each a function from a `FeatureRequ
     "pixels": "ddpm_ms.evaluation.features:pixels",
     "digits": "ddpm_ms.evaluation.features:digits",
     "inception": "ddpm_ms.evaluation.inception_features:inception",
+    "classifier": "ddpm_ms.evaluation.residual_classifier:classifier",
 })
 
 SCHEDULES = Registry("schedule", {

@@ -10,6 +10,7 @@ from ddpm_ms.cli.classes import asked_classes
 from ddpm_ms.cli.compare import IMAGES, compare
 from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, trained_parent
+from ddpm_ms.cli.train_classifier import train_classifier
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import EvaluationError, InputError
 from ddpm_ms.parts import COMPARISONS, FEATURES, METRICS
@@ -31,6 +32,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                          help="what to compare with (default: the data that the run was trained on)")
     command.add_argument("--features", metavar="NAME", default="inception",
                          help=f"what to compare in: {', '.join(FEATURES)} (default: %(default)s)")
+    command.add_argument("--train-classifier", action="store_true",
+                         help="train the classifier of --features classifier on the labels of the data, once, and nothing else")
     command.add_argument("--save-stats", metavar="NPZ",
                          help="also write mean and covariance of the features of what is judged, for --against")
     command.add_argument("--num-images", "-n", type=int,
@@ -43,6 +46,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Print what a metric says of a checkpoint, or what several say of two sides; `EvaluationError` where it is below what the
     metric requires."""
     check_counts(arguments)
+    if arguments.train_classifier:
+        train_classifier(arguments)
+        return
     names = metrics(arguments)
     if names and names[0] in METRICS:
         judge(names[0], arguments)
