@@ -170,6 +170,7 @@ LOSS_WEIGHTS = Registry("loss weight", {
 METRICS = Registry("metric", {
     "classifier": "ddpm_ms.evaluation.classifier:classifier",
     "bits_per_dim": "ddpm_ms.evaluation.bits_per_dim:bits_per_dim",
+    "agreement": "ddpm_ms.evaluation.agreement:agreement",
 }, "ddpm_ms.metrics")
 
 # What nobody has yet wanted to add from outside.

@@ -14,7 +14,8 @@ from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import SAMPLING_NAMES, check_output, run_directory, runtime_config, sampling, start
 from ddpm_ms.config import RuntimeConfig, SamplingConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.parts import COMPARISONS, FEATURES
+from ddpm_ms.parts import COMPARISONS, FEATURES, NETWORKS, SAMPLERS
+from ddpm_ms.version import __version__
 
 if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.evaluation.features import Features
@@ -90,7 +91,7 @@ def _features(arguments: argparse.Namespace, judged: Side, against: Side | None)
         assert judged.statistics is not None
         return OfStatistics(judged.statistics.features, len(judged.statistics.pool.mean))
     data = next((side.data for side in known if side.data is not None), None)
-    return FEATURES[arguments.features](FeatureRequest(known[0].shape, data))
+    return FEATURES[arguments.features](FeatureRequest(known[0].shape, data, arguments.inception, arguments.protocol))
 
 
 def drawn_side(path: str, arguments: argparse.Namespace, runtime: Runtime) -> tuple[Side, Callable[[], Side]]:
@@ -109,9 +110,10 @@ def drawn_side(path: str, arguments: argparse.Namespace, runtime: Runtime) -> tu
     weights = "model.safetensors" if arguments.raw else "ema.safetensors"
     settings = {**{name: value for name, value in dict(options).items() if name not in EDITING},
                 "steps": options.steps or diffusion.num_timesteps, "classes": classes, "step": checkpoint.step,
-                "weights": weights, "sha256": checkpoint.state["sha256"][weights]}
+                "weights": weights, "sha256": checkpoint.state["sha256"][weights], "ddpm_ms": __version__}
     shape = (config.data.channels, *config.data.size)
-    drawn = DrawnImages(run_directory(str(checkpoint.path)), settings, shape)
+    own = SAMPLERS.is_own(options.sampler) and NETWORKS.is_own(config.model.name)
+    drawn = DrawnImages(run_directory(str(checkpoint.path)), settings, shape, kept=own)
 
     def images() -> ArrayDataset:
         kept = int(broadcast_text(str(len(drawn.read(count))) if runtime.rank == 0 else "", runtime))

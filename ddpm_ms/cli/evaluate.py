@@ -32,6 +32,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                          help="what to compare with (default: the data that the run was trained on)")
     command.add_argument("--features", metavar="NAME", default="inception",
                          help=f"what to compare in: {', '.join(FEATURES)} (default: %(default)s)")
+    command.add_argument("--inception", metavar="FILE", help="weights of --features inception")
+    command.add_argument("--protocol", metavar="NAME", help="how --features inception resizes and normalises images")
     command.add_argument("--train-classifier", action="store_true",
                          help="train the classifier of --features classifier on the labels of the data, once, and nothing else")
     command.add_argument("--save-stats", metavar="NPZ",

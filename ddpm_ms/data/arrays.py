@@ -61,5 +61,5 @@ def load_array_file(path: str | Path, channels: int | None = None) -> ArrayDatas
 
 
 def _channels(shape: tuple[int, ...]) -> int:
-    """Of (N, H, W), (N, H, W, C) or (N, C, H, W); of anything else what `ArrayDataset` refuses."""
-    return 1 if len(shape) != 4 else shape[3] if shape[3] in (1, 3, 4) else shape[1]
+    """Of (N, H, W), (N, C, H, W) or (N, H, W, C); of anything else what `ArrayDataset` refuses."""
+    return 1 if len(shape) != 4 else shape[1] if shape[1] in (1, 3, 4) else shape[3]

@@ -31,12 +31,13 @@ class DrawnImages:
         settings: everything that the images depend on, but for rounding; the directory is named by its hash, and its
             ``settings.json`` says it.
         shape: (C, H, W) of each.
+        kept: False: nothing is read or written, for parts whose code may be another next time.
     """
 
-    def __init__(self, run_dir: Path, settings: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
+    def __init__(self, run_dir: Path, settings: Mapping[str, Any], shape: tuple[int, int, int], kept: bool = True) -> None:
         text = json.dumps(settings, sort_keys=True, indent=1)
         self.folder = run_dir / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._text, self._shape, self._writes = text, shape, True
+        self._text, self._shape, self._kept = text, shape, kept
 
     def read(self, count: int) -> np.ndarray:
         """The first of them without a gap, at most ``count``, as uint8 (N, C, H, W)."""
@@ -54,8 +55,8 @@ class DrawnImages:
         return np.concatenate(parts)[:count]
 
     def add(self, first: int, images: np.ndarray, writes: bool = True) -> np.ndarray:
-        """Keep images ``first`` and after, (N, C, H, W) in [0, 1], and return them as uint8. A disk that does not take them costs
-        time, not the evaluation.
+        """Keep images ``first`` and after, (N, C, H, W) in [0, 1], and return them as uint8; of all ranks one ``writes``. A disk
+        that does not take them costs time, not the evaluation.
 
         Raises:
             InputError: the network drew what is not finite.
@@ -64,20 +65,20 @@ class DrawnImages:
             bad = first + int(np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))[0])
             raise InputError(f"drawn image {bad} is not finite, allowed: weights that draw finite images")
         pixels = to_uint8(images)
-        if writes and self._writes:
+        if writes and self._kept:
             try:
                 write_arrays(self.folder / f"{first:08d}_{first + len(pixels):08d}.npz", {"images": pixels}, compressed=True)
                 if not (self.folder / "settings.json").exists():
                     (self.folder / "settings.json").write_text(self._text, encoding="utf-8")
             except OSError as error:
-                self._writes = False
+                self._kept = False
                 log.warning("drawn images are not kept: %s could not be written (%s)", self.folder, error.strerror or error)
         return pixels
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
         """(first, after the last, path), in order."""
         with contextlib.suppress(OSError):
-            for path in sorted(self.folder.glob("*.npz")):
+            for path in sorted(self.folder.glob("*.npz")) if self._kept else ():
                 name = _NAME.fullmatch(path.name)
                 if name:
                     yield int(name[1]), int(name[2]), path

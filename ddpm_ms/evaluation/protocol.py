@@ -193,7 +193,7 @@ def _check_extracted(found: Extracted, needs: set[str], features: Features) -> N
     for name, metric in (("logits", "is"), ("spatial", "sfid")):
         if name in needs and getattr(found, name) is None:
             raise InputError(f"--metric {metric} with --features {features.name}, which have no "
-                             f"{'classes' if name == 'logits' else 'places'}, allowed: another of either")
+                             f"{'classes' if name == 'logits' else 'places'}, allowed: features that have them")
     if not np.isfinite(found.pool).all():
         raise InputError(f"features {features.identity} are not finite, allowed: finite ones")
 

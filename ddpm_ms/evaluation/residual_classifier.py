@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ddpm_ms import runtime
-from ddpm_ms.config import DataConfig
+from ddpm_ms.config import DataConfig, replace
 from ddpm_ms.data import create_dataset
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.errors import InputError
@@ -103,10 +103,12 @@ class _Training(nn.Cell):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What a classifier is trained on: images uint8 (N, C, H, W), labels (N,), and where its weights are kept."""
+    """What a classifier is trained on: images uint8 (N, C, H, W), the number of the class of each, int32 (N,), the labels that
+    the data gives to classes, and where its weights are kept."""
 
     images: np.ndarray
-    labels: np.ndarray
+    numbers: np.ndarray
+    classes: np.ndarray
     name: str
 
     @property
@@ -115,51 +117,57 @@ class LabelledImages:
         recipe = (WIDTH, NARROWEST, WIDEST, SMALLEST, SEED, BATCH, RATE, PRESENTATIONS, PASSES, HELD_OUT)
         digest = hashlib.sha256(repr((recipe, self.images.shape)).encode())
         digest.update(self.images.data)
-        digest.update(self.labels.data)
+        digest.update(self.classes[self.numbers].data)
         return runtime.cache_dir() / "classifiers" / f"residual_{digest.hexdigest()[:32]}.npz"
 
     def network(self) -> ResidualClassifier:
         """With its initial weights."""
         runtime.seed_weights(SEED)
         channels, height, width = self.images.shape[1:]
-        return ResidualClassifier((channels, height, width), int(self.labels.max()) + 1)
+        return ResidualClassifier((channels, height, width), len(self.classes))
 
 
 def labelled_images(config: DataConfig) -> LabelledImages:
-    """All images of a data set, or as many as a classifier looks at.
+    """All images of a data set's part for training, or as many as a classifier looks at.
 
     Raises:
         InputError: it has no labels, or fewer than two classes.
     """
-    dataset = create_dataset(config)
+    dataset = create_dataset(replace(config, part="train"))
     if dataset.labels is None:
         why = dataset.why_no_labels and f" ({dataset.why_no_labels})"
         raise InputError(f"data {config.name} has no labels{why}, allowed with a classifier: data with labels")
     rows = chosen_images(len(dataset), dataset.shape)
-    classes, labels = np.unique(dataset.labels[rows], return_inverse=True)
+    classes, numbers = np.unique(dataset.labels[rows], return_inverse=True)
     if len(classes) < 2 or len(rows) < 2 * HELD_OUT:
         raise InputError(f"data {config.name} has {len(rows)} images of {len(classes)} class(es), allowed with a classifier: "
                          f"at least {2 * HELD_OUT} of 2")
-    return LabelledImages(to_uint8(dataset.load(rows)), labels.astype(np.int32), config.name)
+    return LabelledImages(to_uint8(dataset.load(rows)), numbers.astype(np.int32), classes, config.name)
 
 
 class ResidualFeatures:
     """The last hidden layer and the logits of a trained `ResidualClassifier` (see `ddpm_ms.evaluation.features.Features`).
 
     Args:
-        name: of the data that it was trained on.
+        data: that it was trained on.
         network: trained.
         accuracy: the share of the images held out that it recognises.
     """
 
     name, width = "classifier", WIDTH
 
-    def __init__(self, name: str, network: ResidualClassifier, accuracy: float) -> None:
-        self.network, self.accuracy = network, accuracy
+    def __init__(self, data: LabelledImages, network: ResidualClassifier, accuracy: float) -> None:
+        self.network, self.accuracy, self.classes = network, accuracy, data.classes
         digest = hashlib.sha256()
         for _, parameter in network.parameters_and_names():
             digest.update(parameter.asnumpy().tobytes())
-        self.identity = f"classifier of {name} {digest.hexdigest()[:16]} (accuracy {accuracy:.2%})"
+        self.identity = f"classifier of {data.name} {digest.hexdigest()[:16]} (accuracy {accuracy:.2%})"
+
+    def recognised(self, images: np.ndarray) -> np.ndarray:
+        """The labels (N,) of 8-bit images (N, C, H, W)."""
+        numbers = [self.network(_inputs(images[first:first + BATCH]))[1].asnumpy().argmax(1)
+                   for first in range(0, len(images), BATCH)]
+        return self.classes[np.concatenate(numbers)]
 
     def __call__(self, images: np.ndarray) -> Extracted:
         """See `Features`."""
@@ -199,17 +207,14 @@ def train_classifier(config: DataConfig) -> ResidualFeatures:
     held_out, trained_on = np.split(order, [len(order) // HELD_OUT])
     network = found.network()
     _train(network, found, trained_on)
-    right = 0
-    for first in range(0, len(held_out), BATCH):
-        rows = held_out[first:first + BATCH]
-        right += (network(_inputs(found.images[rows]))[1].asnumpy().argmax(1) == found.labels[rows]).sum()
-    accuracy = float(right / len(held_out))
+    recognised = ResidualFeatures(found, network, 0).recognised(found.images[held_out])
+    accuracy = float((recognised == found.classes[found.numbers[held_out]]).mean())
     arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
     try:
         write_arrays(found.path, {**arrays, ACCURACY: np.array(accuracy)})
     except OSError as error:
         raise InputError(f"the classifier {found.path} cannot be written: {error.strerror or error}") from None
-    return ResidualFeatures(found.name, network, accuracy)
+    return ResidualFeatures(found, network, accuracy)
 
 
 def _train(network: ResidualClassifier, found: LabelledImages, rows: np.ndarray) -> None:
@@ -222,7 +227,7 @@ def _train(network: ResidualClassifier, found: LabelledImages, rows: np.ndarray)
     order = np.resize(order, steps * BATCH).reshape(steps, BATCH)
     with progress(steps, "step", True, f"classifier of {found.name}") as bar:
         for chosen in order:
-            training.step(_inputs(found.images[chosen]), Tensor(found.labels[chosen]))
+            training.step(_inputs(found.images[chosen]), Tensor(found.numbers[chosen]))
             bar.update()
     network.set_train(False)
 
@@ -236,7 +241,7 @@ def _kept(found: LabelledImages) -> ResidualFeatures:
         if array is None or array.shape != parameter.shape:
             raise InputError(f"the classifier {found.path} is damaged, allowed: delete it and train it again")
         parameter.set_data(Tensor(array, ms.float32))
-    return ResidualFeatures(found.name, network, float(arrays[ACCURACY]))
+    return ResidualFeatures(found, network, float(arrays[ACCURACY]))
 
 
 def _inputs(images: np.ndarray) -> Tensor:

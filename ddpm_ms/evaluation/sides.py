@@ -107,8 +107,8 @@ def training_data(config: Config) -> Side:
     if held_out:
         dataset, _ = split(dataset, held_out, config.training.seed)
     less = f" without {held_out} held out" if held_out else ""
-    return of_dataset(f"the run's training data ({_called(config.data)}{less})", dataset,
-                      {"data": config.data.name, "root": config.data.root, "held_out": held_out}, config.data)
+    facts = {"data": config.data.name, "root": config.data.root, "part": config.data.part, "held_out": held_out}
+    return of_dataset(f"the run's training data ({_called(config.data)}{less})", dataset, facts, config.data)
 
 
 def _named(name: str, settings: Sequence[str], shape: Shape | None) -> Side:
@@ -124,11 +124,12 @@ def _named(name: str, settings: Sequence[str], shape: Shape | None) -> Side:
     config = override_section(DataConfig(**known), asked)
     # Unless a size is asked for, images may have the size that they have.
     dataset = create_dataset(config) if {"channels", "image_size"} & asked.keys() else DATASETS[name](config)
-    return of_dataset(f"data {_called(config)}", dataset, {"data": name, **asked}, config)
+    return of_dataset(f"data {_called(config)}", dataset, {"data": name, "part": config.part, **asked}, config)
 
 
 def _called(config: DataConfig) -> str:
-    return config.name if config.root is None else f"{config.name} {config.root}"
+    part = f" ({config.part})" if config.name in config.of_two_parts else ""
+    return f"{config.name}{part}" if config.root is None else f"{config.name}{part} {config.root}"
 
 
 def _folder(path: Path) -> Side:

@@ -4,34 +4,33 @@ DDPM_MS_INCEPTION=pt_inception-2015-12-05-6726825d.pth DDPM_MS_CIFAR10=cifar-10-
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ddpm_ms.config import DataConfig
+from ddpm_ms.data import create_dataset
 from ddpm_ms.evaluation import metrics
 from ddpm_ms.evaluation.features import FeatureRequest
 from ddpm_ms.evaluation.inception_features import inception
 from ddpm_ms.evaluation.statistics import Sums
 
 WEIGHTS, CIFAR10 = (os.environ.get(name, "") for name in ("DDPM_MS_INCEPTION", "DDPM_MS_CIFAR10"))
-TRAIN, TEST = [f"data_batch_{k}.bin" for k in range(1, 6)], ["test_batch.bin"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (WEIGHTS and CIFAR10), reason="the weights or the images are not there")]
 
 
-def subset(files):
-    """5,000 images that torch-fidelity chooses, in its order."""
-    rows = np.concatenate([np.fromfile(Path(CIFAR10, name), np.uint8).reshape(-1, 3073) for name in files])
-    chosen = np.random.RandomState(2020).choice(len(rows), 5000, replace=False)
-    return rows[chosen, 1:].reshape(-1, 3, 32, 32)
+def subset(part):
+    """The 5,000 images that torch-fidelity chooses, in its order."""
+    dataset = create_dataset(DataConfig(name="cifar10", root=CIFAR10, image_size=32, channels=3, part=part))
+    return dataset.load(np.random.RandomState(2020).choice(len(dataset), 5000, replace=False))
 
 
 def test_5000_images_of_cifar10_against_5000_have_the_numbers_that_torch_fidelity_publishes():
     compute = inception(FeatureRequest((3, 32, 32), weights=WEIGHTS))
     sides = []
-    for files in (TRAIN, TEST):
-        found = [compute(part.astype(np.float32) / 255) for part in np.array_split(subset(files), 100)]
+    for part in ("train", "test"):
+        found = [compute(images) for images in np.array_split(subset(part), 100)]
         sides.append([np.concatenate(arrays) for arrays in list(zip(*found))[:2]])
     (train, logits), (test, _) = sides
     gaussians = []

@@ -1,12 +1,14 @@
 """The residual classifier: trained once from the data's labels, the same every time, and what its features tell apart."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from ddpm_ms.cli import main
-from ddpm_ms.config import DataConfig
+from ddpm_ms.config import Config, DataConfig
 from ddpm_ms.errors import InputError
-from ddpm_ms.evaluation import residual_classifier
+from ddpm_ms.evaluation import Subject, agreement, residual_classifier
 from ddpm_ms.evaluation.features import FeatureRequest
 from ddpm_ms.evaluation.residual_classifier import ResidualClassifier, classifier, labelled_images, train_classifier
 
@@ -43,7 +45,7 @@ def test_it_is_trained_once_the_same_every_time_and_tells_the_classes_apart(bars
     assert train_classifier(bars).identity == kept.identity == first.identity and kept.accuracy == first.accuracy
     seen = kept(found.images[:64].astype(np.float32) / 255)
     assert seen.pool.shape == (64, kept.width) and seen.logits.shape == (64, 2)
-    assert (seen.logits.argmax(1) == found.labels[:64]).mean() > 0.9
+    assert (seen.logits.argmax(1) == found.numbers[:64]).mean() > 0.9
     np.testing.assert_allclose(kept(found.images[3:4].astype(np.float32) / 255).pool[0], seen.pool[3], atol=1e-5)
     monkeypatch.undo()
 
@@ -53,6 +55,39 @@ def test_training_again_gives_the_same_weights(bars, monkeypatch, without_graphs
     first = train_classifier(bars)
     labelled_images(bars).path.unlink()
     assert train_classifier(bars).identity == first.identity
+
+
+def test_agreement_is_the_share_that_is_recognised_as_what_was_asked_for(bars, monkeypatch):
+    found, asked = labelled_images(bars), np.arange(40) % 2
+
+    class Seer:
+        accuracy, identity = 0.75, "seer"
+
+        def recognised(self, images):
+            assert images.dtype == np.uint8 and images.shape == (40, *SHAPE)
+            return np.where(np.arange(40) < 10, 1 - asked, asked)
+
+    monkeypatch.setattr(agreement, "classifier", lambda request: Seer())
+    config = Config(data=bars)
+
+    def subject(classes):
+        diffusion = SimpleNamespace(model=SimpleNamespace(num_classes=classes))
+        return Subject(diffusion, config, None, lambda options, count: found.images[:count] / np.float32(255), 40)
+
+    report = agreement.agreement(subject(2))
+    assert (report.samples, report.agree, report.real) == (40, 0.75, 0.75)
+    assert "asked for: 75.0% of 40 samples, 75.0% of real images" in str(report) and "seer" in str(report)
+    with pytest.raises(InputError, match=r"no classes, allowed with --metric agreement: one with model\.num_classes"):
+        agreement.agreement(subject(None))
+
+
+def test_classes_keep_the_labels_that_the_data_gives_them(bars):
+    with np.load(bars.root) as arrays:
+        np.savez(bars.root, images=arrays["images"], labels=3 * arrays["labels"] + 2)
+    found = labelled_images(bars)
+    assert found.classes.tolist() == [2, 5] and found.numbers[:3].tolist() == [0, 1, 0]
+    recognised = residual_classifier.ResidualFeatures(found, found.network(), 0).recognised(found.images[:70])
+    assert recognised.shape == (70,) and set(recognised) <= {2, 5}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 64, 48), (1, 5, 9)])
