@@ -7,11 +7,12 @@ last block pools by the maximum, and there are 1008 classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Tuple, Union
+from typing import Dict, Iterator, List, Literal, Mapping, NamedTuple, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from ddpm_ms.ops import pooling
 from ddpm_ms.ops.convolution import ConvolutionReLU
 
 SIZE = 299  # of the images it takes, square
@@ -37,9 +38,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Pool:
-    """Of 3x3 pixels: "mean" and "max" keep the size, "halve" is the maximum at stride 2 without padding."""
+    """See `ddpm_ms.ops.pooling.Pool`."""
 
-    kind: str
+    kind: Literal["mean", "max", "halve"]
 
 
 Part = Union[Unit, Pool, Tuple[Unit, ...]]  # units of a tuple see the same and stand side by side
@@ -63,7 +64,7 @@ def _block_at_17(width: int) -> tuple[Branch, ...]:
             (Pool("mean"), Unit("branch_pool", 192)))
 
 
-def _block_at_8(pool: str) -> tuple[Branch, ...]:
+def _block_at_8(pool: Literal["mean", "max"]) -> tuple[Branch, ...]:
     return ((Unit("branch1x1", 320),),
             (Unit("branch3x3_1", 384), (Unit("branch3x3_2a", 384, (1, 3)), Unit("branch3x3_2b", 384, (3, 1)))),
             (Unit("branch3x3dbl_1", 448), Unit("branch3x3dbl_2", 384, _SQUARE),
@@ -201,12 +202,7 @@ def _branch(block: str, branch: Branch, folded: Mapping[str, Tuple[np.ndarray, n
     cells: list[nn.Cell] = []
     for part in branch:
         if isinstance(part, Pool):
-            cells.append(_POOLS[part.kind]())
+            cells.append(pooling.Pool(part.kind))
         else:
             cells.append(_SideBySide([_Convolution(unit, *folded[_name(block, unit)]) for unit in _units_of(part)]))
     return nn.SequentialCell(cells)
-
-
-# "same" leaves the padding out of the mean, as TensorFlow does.
-_POOLS = {"mean": lambda: nn.AvgPool2d(3, 1, "same"), "max": lambda: nn.MaxPool2d(3, 1, "same"),
-          "halve": lambda: nn.MaxPool2d(3, 2, "valid")}

@@ -1,1 +1,1 @@
-"""Device-specific kernels behind one neutral Cell each: convolution, normalisation, softmax, attention, upsampling."""
+"""Device-specific kernels behind one neutral Cell each: convolution, normalisation, softmax, attention, upsampling, pooling."""

@@ -18,6 +18,7 @@ from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
 from ddpm_ms.ops.convolution import Conv2d, Convolution, ConvolutionReLU
 from ddpm_ms.ops.normalization import UnitChannels
+from ddpm_ms.ops.pooling import Pool
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
 from ddpm_ms.runtime import cpu
@@ -88,6 +89,18 @@ def test_the_native_convolution_with_a_rectifier_equals_the_stock_one(shape, mon
     ours, theirs = native(*arrays).asnumpy(), stock(*arrays).asnumpy()
     assert ours.shape == theirs.shape and ours.min() == 0 < ours.max()
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.max())
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["mean", "max", "halve"])
+def test_native_pools_equal_the_stock_ones(kind, monkeypatch):
+    native, stock = both(lambda: Pool(kind), monkeypatch)
+    assert native.native is not None and stock.native is None
+    for size in ((3, 3), (8, 5), (17, 35)):
+        x = np.random.default_rng(0).standard_normal((2, 5, *size)).astype(np.float32) - 3  # a maximum below 0 knows no padding
+        np.testing.assert_allclose(native(Tensor(x)).asnumpy(), stock(Tensor(x)).asnumpy(), rtol=1e-5, err_msg=str(size))
+    x = Tensor(np.ones((1, 1, 6, 4), np.float32))
+    assert (native(x).asnumpy() == pytest.approx(1)) and native(x).shape == ((1, 1, 2, 1) if kind == "halve" else x.shape)
 
 
 def both(make, monkeypatch):
