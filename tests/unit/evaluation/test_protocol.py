@@ -352,5 +352,13 @@ def test_a_disk_that_takes_nothing_costs_no_images_and_what_is_not_finite_is_ref
         drawn.add(10, pictures)
 
 
+def test_features_too_wide_for_a_covariance_are_refused_but_not_for_what_needs_none():
+    wide = images(5, shape=(3, 60, 60))
+    features = pixels(FeatureRequest((3, 60, 60)))
+    with pytest.raises(InputError, match="pixels 3x60x60 are 10800 numbers an image, allowed for a covariance: 8192 "):
+        compare(side(wide), side(wide), ["mind", "fid"], features, ALONE)
+    assert compare(side(wide), side(wide), ["mind", "kid"], features, ALONE).scores["mind"].value == 0
+
+
 def test_a_side_can_be_made_of_any_data_set():
     assert sides.of_dataset("mine", ArrayDataset(images(), 1), {}).shape == SHAPE
