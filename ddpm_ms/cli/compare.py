@@ -89,8 +89,8 @@ def _features(arguments: argparse.Namespace, judged: Side, against: Side | None)
 
     known = [side for side in (judged, against) if side is not None and side.shape is not None]
     if not known or known[0].shape is None:
-        assert judged.statistics is not None
-        return OfStatistics(judged.statistics.features, len(judged.statistics.pool.mean))
+        found = [side.statistics for side in (judged, against) if side is not None and side.statistics is not None]
+        return OfStatistics(next((one.features for one in found if one.features), ""), len(found[0].pool.mean))
     data = next((side.data for side in known if side.data is not None), None)
     if data is not None:
         data = data.changed({"part": "train"})  # what learns from data learns from this part, whichever is compared

@@ -200,6 +200,12 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path, changes, metrics_, mes
         compare(side(images()), side_of([path], "--against"), metrics_, PIXELS, ALONE)
 
 
+def test_places_of_other_features_are_refused(tmp_path):
+    known = side_of([statistics_file(tmp_path / "s.npz", mu_s=np.zeros(4), sigma_s=np.eye(4))], "--against")
+    with pytest.raises(InputError, match=r"^statistics are of 5 and 4 numbers an image, allowed: the same$"):
+        compare(side(images()), known, ["sfid"], Counting(), ALONE)
+
+
 @pytest.mark.parametrize(("ours", "theirs", "names", "message"), [
     (images(), images(9, shape=(1, 3, 3)), ["fid"], r"^a has images of 1 channel, 3x4, b of 1 channel, 3x3, allowed: the same$"),
     (images(), images(9, shape=(3, 3, 4)), ["fid"], r"^a has images of 1 channel, 3x4, b of 3 channels, 3x4, allowed: the same$"),
