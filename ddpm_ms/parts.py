@@ -170,9 +170,27 @@ LOSS_WEIGHTS = Registry("loss weight", {
 METRICS = Registry("metric", {
     "classifier": "ddpm_ms.evaluation.classifier:classifier",
     "bits_per_dim": "ddpm_ms.evaluation.bits_per_dim:bits_per_dim",
+    "agreement": "ddpm_ms.evaluation.agreement:agreement",
 }, "ddpm_ms.metrics")
 
 # What nobody has yet wanted to add from outside.
+COMPARISONS = Registry("comparison", {  # further names of --metric, several at once: each a `Comparison`
+    "fid": "ddpm_ms.evaluation.comparisons:fid",
+    "kid": "ddpm_ms.evaluation.comparisons:kid",
+    "is": "ddpm_ms.evaluation.comparisons:inception_score",
+    "precision": "ddpm_ms.evaluation.comparisons:precision",
+    "recall": "ddpm_ms.evaluation.comparisons:recall",
+    "sfid": "ddpm_ms.evaluation.comparisons:sfid",
+    "mind": "ddpm_ms.evaluation.comparisons:mind",
+})
+
+FEATURES = Registry("kind of features", {  # each a function from a `FeatureRequest` to `Features`
+    "pixels": "ddpm_ms.evaluation.features:pixels",
+    "digits": "ddpm_ms.evaluation.features:digits",
+    "inception": "ddpm_ms.evaluation.inception_features:inception",
+    "classifier": "ddpm_ms.evaluation.residual_classifier:classifier",
+})
+
 SCHEDULES = Registry("schedule", {
     name: f"ddpm_ms.diffusion.schedules:{name}_beta_schedule"
     for name in ("linear", "scaled_linear", "cosine", "sigmoid", "quadratic")})
@@ -222,4 +240,6 @@ def register_loss_weight(name: str, weight: Callable[..., Any]) -> None:
 def register_metric(name: str, metric: Callable[..., Any]) -> None:
     """Let ``ddpm-ms evaluate --metric`` name ``metric``, a function from `ddpm_ms.evaluation.Subject` to a report.
     `InputError` where the name is taken or no plain word."""
+    if name in COMPARISONS:
+        raise InputError(f"the name of a metric is {name!r}, allowed: one that is not taken, as are {', '.join(COMPARISONS)}")
     METRICS.register(name, metric)

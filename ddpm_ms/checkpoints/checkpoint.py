@@ -252,6 +252,8 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
     runtime.current()  # in a notebook nothing has been set up yet
     checkpoint = chosen(path, best_one)
     config, name = checkpoint.config, EMA_WEIGHTS if ema else WEIGHTS
+    if ema and EMA_WEIGHTS not in checkpoint.state["sha256"]:
+        raise DamagedCheckpoint(f"checkpoint {checkpoint.path} has no {EMA_WEIGHTS}, allowed: the raw weights (--raw, ema=False)")
     try:
         if model is None:
             model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)

@@ -53,8 +53,8 @@ def from_noise(pipeline: SamplingPipeline, options: SamplingConfig) -> DrawBatch
 
 
 def draw(draw_batch: DrawBatch, count: int, batch_size: int, runtime: Runtime, classes: Sequence[int] | None = None,
-         with_frames: bool = False) -> Drawing:
-    """Draw images 0 .. ``count`` - 1.
+         with_frames: bool = False, first: int = 0, each_round: Callable[[np.ndarray], None] | None = None) -> Drawing:
+    """Draw images ``first`` .. ``first + count - 1``.
 
     Args:
         draw_batch: what draws the images of some numbers.
@@ -63,6 +63,8 @@ def draw(draw_batch: DrawBatch, count: int, batch_size: int, runtime: Runtime, c
         runtime: the ranks.
         classes: labels, repeated over the images.
         with_frames: keep frames of the first batch.
+        first: number of the first image.
+        each_round: called, on every rank, with the images of all ranks whenever a batch of each is done.
     """
     from ddpm_ms.visual import frame_steps
 
@@ -82,15 +84,19 @@ def draw(draw_batch: DrawBatch, count: int, batch_size: int, runtime: Runtime, c
                     frames.append((x.asnumpy()[:GIF_IMAGES] + 1) / 2)
 
             nonlocal nfe
-            labels = classes and [classes[number % len(classes)] for number in numbers]
-            samples = draw_batch(numbers, classes=labels, callback=observe)
+            labels = classes and [classes[(first + number) % len(classes)] for number in numbers]
+            samples = draw_batch(range(first + numbers.start, first + numbers.stop), classes=labels, callback=observe)
             nfe = samples.nfe
             return samples.images
 
-        images = shares.collect(draw_share)
+        rounds = []
+        for images in shares.rows(draw_share):
+            rounds.append(images)
+            if each_round is not None:
+                each_round(images)
     pace = clock.seconds_per_transition()
     whole = None if pace is None else shares.batch_size * runtime.world / (pace * clock.transitions / shares.rounds)
-    return Drawing(images, frames, nfe, time.perf_counter() - began, whole)
+    return Drawing(np.concatenate(rounds), frames, nfe, time.perf_counter() - began, whole)
 
 
 class _Clock:

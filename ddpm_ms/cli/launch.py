@@ -72,5 +72,7 @@ def log_directory(name: str, given: argparse.Namespace) -> Path:
         if given.run_dir is None:
             raise InputError("distill without --run-dir, allowed with launch: with it (logs go there, too)")
         return Path(given.run_dir, "logs")
+    if given.checkpoint is None:
+        raise InputError(f"{name} without --checkpoint, allowed with launch: with it (logs go there, too)")
     run_directory(given.checkpoint)  # a checkpoint that is none is refused
     return Path(given.checkpoint, f"{name}_logs")

@@ -52,10 +52,10 @@ def recipe_parent(flag: bool = True) -> argparse.ArgumentParser:
     return recipe
 
 
-def trained_parent() -> argparse.ArgumentParser:
-    """Options of every command that draws from a checkpoint."""
+def trained_parent(required: bool = True) -> argparse.ArgumentParser:
+    """Options of every command that draws from a checkpoint, which may be ``required``."""
     trained = argparse.ArgumentParser(add_help=False)
-    trained.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory, or one of its checkpoints")
+    trained.add_argument("--checkpoint", required=required, metavar="DIR", help="a run directory, or one of its checkpoints")
     add_weights(trained)
     for name, option in SamplingConfig.model_fields.items():
         flag, text = f"--{name.replace('_', '-')}", f"{option.description} (default: the recipe's)"

@@ -216,6 +216,7 @@ class DataConfig(Section):
     """The images; docs/data.md says what each data set needs."""
 
     section = "data"
+    of_two_parts: ClassVar[Tuple[str, ...]] = ("mnist", "fashion_mnist", "cifar10", "cifar100", "celeba")
     name: Annotated[str, OneOf(DATASETS)] = setting("image_folder", "which data set; array: one given in Python")
     root: Optional[Place] = setting(
         None, "the folder or the file", also="path dir data_dir data_path data_root folder dataset_path train_data_dir")
@@ -228,6 +229,14 @@ class DataConfig(Section):
         2, "threads that decode images", also="num_workers dataloader_num_workers num_parallel_workers", ge=1)
     background: Literal["white", "black"] = setting("white", "what shows through transparent images, in grey and RGB")
     class_names: Optional[Names] = setting(None, "what labels 0, 1, ... are called; null: as the data says")
+    part: Literal["train", "test"] = setting(
+        "train", "test: the images that are published for testing, to measure against", also="split")
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        if self.part == "test" and DATASETS.is_own(self.name) and self.name not in self.of_two_parts:
+            raise InputError(f"data.part is test, allowed for {self.name}: train, for it has one part (not so "
+                             f"{', '.join(self.of_two_parts)})")
 
     @property
     def size(self) -> Tuple[int, int]:

@@ -31,14 +31,19 @@ def array_file(config: DataConfig) -> ArrayDataset:
     return load_array_file(path_of(config), config.channels)
 
 
-def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
-    """A ``.npy`` array, or a ``.npz`` with ``images`` (or a single array) and perhaps ``labels`` and ``class_names``.
+def load_array_file(path: str | Path, channels: int | None = None) -> ArrayDataset:
+    """A ``.npy`` array, or a ``.npz`` with ``images`` (or ``arr_0``, as guided-diffusion has it, or a single array) and perhaps
+    ``labels`` and ``class_names``.
+
+    Args:
+        path: of the file.
+        channels: 1, 3 or 4; None: as the shape of the images says.
 
     Raises:
         InputError: from `read_arrays`, or there are no images, or labels or names are none.
     """
     arrays = read_arrays(path)
-    images = arrays.get("images", next(iter(arrays.values())) if len(arrays) == 1 else None)
+    images = arrays.get("images", arrays.get("arr_0", next(iter(arrays.values())) if len(arrays) == 1 else None))
     if images is None:
         raise InputError(f"array file {path} holds {', '.join(arrays) or 'nothing'}, allowed: an array named images")
     labels = arrays.get("labels")
@@ -52,4 +57,9 @@ def load_array_file(path: str | Path, channels: int) -> ArrayDataset:
     names = arrays.get("class_names", np.empty(0, "U1"))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise InputError(f"array file {path} has class_names of shape {names.shape} and type {names.dtype}, allowed: texts (K,)")
-    return ArrayDataset(images, channels, labels, tuple(names.tolist()))
+    return ArrayDataset(images, _channels(images.shape) if channels is None else channels, labels, tuple(names.tolist()))
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    """Of (N, H, W), (N, C, H, W) or (N, H, W, C); of anything else what `ArrayDataset` refuses."""
+    return 1 if len(shape) != 4 else shape[1] if shape[1] in (1, 3, 4) else shape[3]

@@ -13,7 +13,7 @@ from ddpm_ms.data.official import Published
 from ddpm_ms.errors import InputError
 
 PIXELS = 3 * 32 * 32
-COUNT = 50_000  # training images of either
+COUNTS = {"train": 50_000, "test": 10_000}  # images of either
 
 
 class Version(NamedTuple):
@@ -22,6 +22,7 @@ class Version(NamedTuple):
     published: Published
     folder: str  # that its archive makes
     files: tuple[str, ...]
+    test_files: tuple[str, ...]
     label_bytes: int  # before the pixels of each image; the last one is the label
     classes: int
     names: str  # file with the names of the classes
@@ -31,16 +32,16 @@ class Version(NamedTuple):
 CIFAR10 = Version(
     Published("cifar10", "download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, unpack it, and set data.root to the "
               "folder with data_batch_1.bin"),
-    "cifar-10-batches-bin", tuple(f"data_batch_{k}.bin" for k in range(1, 6)), 1, 10, "batches.meta.txt",
+    "cifar-10-batches-bin", tuple(f"data_batch_{k}.bin" for k in range(1, 6)), ("test_batch.bin",), 1, 10, "batches.meta.txt",
     ("cifar-10-batches-py", "data_batch_1"))
 CIFAR100 = Version(
     Published("cifar100", "download https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz, unpack it, and set data.root to "
               "the folder with train.bin"),
-    "cifar-100-binary", ("train.bin",), 2, 100, "fine_label_names.txt", ("cifar-100-python", "train"))
+    "cifar-100-binary", ("train.bin",), ("test.bin",), 2, 100, "fine_label_names.txt", ("cifar-100-python", "train"))
 
 
 def cifar10(config: DataConfig) -> ArrayDataset:
-    """The 50,000 training images of CIFAR-10, 32x32 RGB.
+    """The 50,000 training images of CIFAR-10, 32x32 RGB, or the 10,000 for testing.
 
     Raises:
         InputError: a file is missing, or of a length or with a label that cannot be.
@@ -49,21 +50,23 @@ def cifar10(config: DataConfig) -> ArrayDataset:
 
 
 def cifar100(config: DataConfig) -> ArrayDataset:
-    """The 50,000 training images of CIFAR-100, 32x32 RGB, with the 100 fine labels; `InputError` as for `cifar10`."""
+    """The 50,000 training images of CIFAR-100, 32x32 RGB, or the 10,000 for testing, with the 100 fine labels; `InputError` as
+    for `cifar10`."""
     return _load(CIFAR100, config)
 
 
 def _load(version: Version, config: DataConfig) -> ArrayDataset:
     published, root = version.published, version.published.root(config)
     folder = root / version.folder if (root / version.folder).is_dir() else root
-    if not (folder / version.files[0]).exists():
+    files = version.files if config.part == "train" else version.test_files
+    if not (folder / files[0]).exists():
         for pickled in version.pickled:
             if (root / pickled).exists():
                 raise InputError(f"{root / pickled} is the Python version of {published.name}, pickles that are never opened; "
                                  f"{published.how_to_get}")
-    batches = [_read(published.find(folder / file), version) for file in version.files]
+    batches = [_read(published.find(folder / file), version) for file in files]
     labels, images = (np.concatenate(part) for part in zip(*batches))
-    published.warn_if_not(str(folder), f"{len(images)} images", f"{COUNT} images")
+    published.warn_if_not(str(folder), f"{len(images)} images", f"{COUNTS[config.part]} images")
     return ArrayDataset(images, 3, labels, _names(folder / version.names, version.classes))
 
 

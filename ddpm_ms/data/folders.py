@@ -17,6 +17,7 @@ from ddpm_ms.errors import InputError, needed
 CELEBA = Published("celeba", "download img_align_celeba.zip and list_eval_partition.txt from "
                    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, unpack the first, and set data.root to the folder that "
                    "holds both")
+CELEBA_COUNTS = {"train": 162_770, "test": 19_962}
 FLOWERS = Published("flowers102", "download 102flowers.tgz and imagelabels.mat from "
                     "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, unpack the first, and set data.root to the folder that "
                     "holds jpg/ and imagelabels.mat")
@@ -82,23 +83,25 @@ def image_folder(config: DataConfig) -> ImageFolderDataset:
 
 
 def celeba(config: DataConfig) -> FileDataset:
-    """The 162,770 images of CelebA's training part: ``img_align_celeba/``, chosen by ``list_eval_partition.txt``.
+    """The 162,770 images of CelebA's training part or the 19,962 of its test part: ``img_align_celeba/``, chosen by
+    ``list_eval_partition.txt``.
 
     Raises:
         InputError: one of the two is missing, the list is damaged, or an image in it cannot be read under "refuse".
     """
-    root = CELEBA.root(config)
+    root, wanted = CELEBA.root(config), "0" if config.part == "train" else "2"
     folder, listing = CELEBA.find(root / "img_align_celeba"), CELEBA.find(root / "list_eval_partition.txt")
     paths = []
     for number, line in enumerate(listing.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         name, part, *rest = line.split() + ["", ""] if line.strip() else ("", "1", "", "")
         if part not in ("0", "1", "2") or any(rest) or Path(name).name != name:
             raise InputError(f"{listing} line {number} is {line[:80]!r}, allowed: a file's name and 0, 1 or 2")
-        if part == "0":
+        if part == wanted:
             paths.append(folder / name)
     if not paths:
-        raise InputError(f"{listing} names no training image, allowed: lines that end in 0")
-    CELEBA.warn_if_not(str(listing), f"{len(paths)} training images", "162770 training images")
+        raise InputError(f"{listing} names no {config.part}ing image, allowed: lines that end in {wanted}")
+    CELEBA.warn_if_not(str(listing), f"{len(paths)} {config.part}ing images",
+                       f"{CELEBA_COUNTS[config.part]} {config.part}ing images")
     if not any(path.is_file() for path in paths):
         raise InputError(f"data celeba: {folder} holds no image that {listing.name} names; {CELEBA.how_to_get}")
     return FileDataset(f"data celeba in {root}", paths, **config.reading)

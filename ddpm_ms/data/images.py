@@ -91,6 +91,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def image_shape(path: str | Path) -> tuple[int, int, int]:
+    """(channels, height, width) of an image file, 4 channels where it may let something through; `InputError` as from
+    `read_image`."""
+    with _opened(path, str(path)) as image:
+        clear = "transparency" in image.info or {"A", "a"} & set(image.getbands())
+        grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+        return 4 if clear else 1 if grey else 3, image.height, image.width
+
+
 @contextlib.contextmanager
 def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     try:

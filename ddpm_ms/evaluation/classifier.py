@@ -49,11 +49,16 @@ class Classifier:
             hidden = np.maximum(hidden @ weight + bias, 0)
         return hidden
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities (N, classes)."""
-        logits = self.features(images) @ self.weights[-1] + self.biases[-1]
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) of what `features` returned."""
+        logits = hidden @ self.weights[-1] + self.biases[-1]
         if logits.shape[1] == 1:  # of two classes scikit-learn keeps the second one's logit
             logits = np.concatenate([np.zeros_like(logits), logits], 1)
+        return logits
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities (N, classes)."""
+        logits = self.logits(self.features(images))
         odds = np.exp(logits - logits.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
 
@@ -72,6 +77,13 @@ class ClassifierReport:
     real_distance: float
     agree: float | None = None  # share that is recognised as the class that was asked for
     requirement: str | None = REQUIREMENT  # None where it is not known what a good network reaches
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """For evaluations.jsonl."""
+        found = {"recognised": self.confident, "classes": self.classes, "distance": self.distance,
+                 "real_distance": self.real_distance}
+        return found if self.agree is None else {**found, "agree": self.agree}
 
     @property
     def passed(self) -> bool | None:

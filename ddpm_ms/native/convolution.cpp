@@ -24,6 +24,7 @@ typedef const struct dnnl_memory_desc *const_dnnl_memory_desc_t;
 typedef struct dnnl_primitive *dnnl_primitive_t;
 typedef struct dnnl_primitive_desc *dnnl_primitive_desc_t;
 typedef struct dnnl_primitive_attr *dnnl_primitive_attr_t;
+typedef struct dnnl_post_ops *dnnl_post_ops_t;
 typedef struct {
   int arg;
   dnnl_memory_t memory;
@@ -59,6 +60,9 @@ int dnnl_convolution_backward_weights_primitive_desc_create(
     dnnl_primitive_desc_t hint, const void *attr);
 int dnnl_primitive_attr_create(dnnl_primitive_attr_t *);
 int dnnl_primitive_attr_set_fpmath_mode(dnnl_primitive_attr_t, int mode);
+int dnnl_primitive_attr_set_post_ops(dnnl_primitive_attr_t, const struct dnnl_post_ops *);
+int dnnl_post_ops_create(dnnl_post_ops_t *);
+int dnnl_post_ops_append_eltwise(dnnl_post_ops_t, int alg, float alpha, float beta);
 const_dnnl_memory_desc_t dnnl_primitive_desc_query_md(dnnl_primitive_desc_t, int what, int index);
 int dnnl_primitive_create(dnnl_primitive_t *, dnnl_primitive_desc_t);
 int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnnl_exec_arg_t *);
@@ -68,6 +72,7 @@ namespace {
 
 // Values of oneDNN's enumerations.
 constexpr int kCpu = 1, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
+constexpr int kForwardInference = 96, kRelu = 32;
 constexpr int kStrict = 0, kBfloat16 = 1;
 constexpr int kSrcMd = 129, kDiffSrcMd = 130, kWeightsMd = 131, kDiffWeightsMd = 132, kDstMd = 133, kDiffDstMd = 134;
 constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kDiffDst = 145, kDiffWeights = 161,
@@ -92,7 +97,7 @@ struct Buffer {
 bool bfloat16 = false;  // whether convolutions may round their inputs to bfloat16
 
 struct Library {
-  dnnl_primitive_attr_t attributes = nullptr;
+  dnnl_primitive_attr_t attributes = nullptr, relu = nullptr;
   dnnl_engine_t engine = nullptr;
   dnnl_stream_t stream = nullptr;
   // Tensors in the layouts that primitives want, one place for each operand. Operators run one at a time, so all primitives
@@ -106,6 +111,11 @@ Library &Shared() {
     check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
     check(dnnl_primitive_attr_create(&made->attributes), "attributes");
     check(dnnl_primitive_attr_set_fpmath_mode(made->attributes, bfloat16 ? kBfloat16 : kStrict), "mathematics");
+    dnnl_post_ops_t relu;
+    check(dnnl_post_ops_create(&relu), "post-operations");
+    check(dnnl_post_ops_append_eltwise(relu, kRelu, 0, 0), "rectifier");
+    check(dnnl_primitive_attr_create(&made->relu), "attributes");
+    check(dnnl_primitive_attr_set_post_ops(made->relu, relu), "post-operations");
     check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, &ddpm_ms::Threads()), "stream");
     return made;
   }();
@@ -122,7 +132,8 @@ void *Scratch(size_t place, size_t bytes) {
   return scratch[place]->data;
 }
 
-using Key = std::vector<int64_t>;  // N, C, H, W, O, KH, KW, stride, pad before, after, bias?
+// N, C, H, W, O, KH, KW, stride, rows and columns of padding before, after, bias?, inference with a rectifier?
+using Key = std::vector<int64_t>;
 
 // One tensor of a convolution: the caller's plain array, and the same data in the layout that the primitive wants.
 class Operand {
@@ -162,8 +173,8 @@ class Operand {
 
 // Memory descriptors of one convolution's tensors: plain as the caller has them, and free for oneDNN to choose.
 struct Shapes {
-  explicit Shapes(const Key &k) : has_bias(k[10] != 0) {
-    int64_t oh = (k[2] + k[8] + k[9] - k[5]) / k[7] + 1, ow = (k[3] + k[8] + k[9] - k[6]) / k[7] + 1;
+  explicit Shapes(const Key &k) : has_bias(k[12] != 0), rectified(k[13] != 0) {
+    int64_t oh = (k[2] + k[8] + k[10] - k[5]) / k[7] + 1, ow = (k[3] + k[9] + k[11] - k[6]) / k[7] + 1;
     const dnnl_dims_t x = {k[0], k[1], k[2], k[3]}, w = {k[4], k[1], k[5], k[6]}, b = {k[4]}, y = {k[0], k[4], oh, ow};
     Make(4, x, &x_plain, &x_any);
     Make(4, w, &w_plain, &w_any);
@@ -171,8 +182,8 @@ struct Shapes {
     check(dnnl_memory_desc_create_with_tag(&bias, 1, b, kF32, kTagA), "descriptor");
     for (int i = 0; i < 2; ++i) {
       strides[i] = k[7];
-      before[i] = k[8];
-      after[i] = k[9];
+      before[i] = k[8 + i];
+      after[i] = k[10 + i];
     }
   }
 
@@ -183,13 +194,14 @@ struct Shapes {
 
   dnnl_primitive_desc_t Forward() const {
     dnnl_primitive_desc_t desc;
-    check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine, kForwardTraining, kDirect, x_any, w_any,
-                                                         has_bias ? bias : nullptr, y_any, strides, dilates, before, after,
-                                                         Shared().attributes), "forward");
+    check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine,
+                                                         rectified ? kForwardInference : kForwardTraining, kDirect, x_any,
+                                                         w_any, has_bias ? bias : nullptr, y_any, strides, dilates, before,
+                                                         after, rectified ? Shared().relu : Shared().attributes), "forward");
     return desc;
   }
 
-  bool has_bias;
+  bool has_bias, rectified;
   dnnl_memory_desc_t x_plain, x_any, w_plain, w_any, y_plain, y_any, bias;
   dnnl_dims_t strides = {}, before = {}, after = {}, dilates = {};
 };
@@ -281,8 +293,8 @@ Convolution *Cached(std::map<Key, std::unique_ptr<Convolution>> *cache, const Ke
 // x, weight and {stride, pad before, after} as MindSpore passes them.
 Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
   const auto *c = static_cast<const int32_t *>(config);
-  return {shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0],
-          shapes[1][2], shapes[1][3], c[0],         c[1],         c[2],         has_bias};
+  return {shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0], shapes[1][2], shapes[1][3],
+          c[0],         c[1],         c[1],         c[2],         c[2],         has_bias,     false};
 }
 
 // MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
@@ -326,6 +338,17 @@ int conv2d_forward(int, void **params, int *, int64_t **shapes, const char **, v
 // (x, weight, config, bias) -> y
 int conv2d_bias_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return Forward(params, shapes, true);
+}
+
+// (x, weight, {stride, rows, columns of padding}, bias) -> max(y, 0), always in float32
+int conv2d_relu_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return ddpm_ms::Guarded([&] {
+    static std::map<Key, std::unique_ptr<Convolution>> cache;
+    const auto *c = static_cast<const int32_t *>(params[2]);
+    Key key = {shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0], shapes[1][2], shapes[1][3],
+               c[0],         c[1],         c[2],         c[1],         c[2],         true,         true};
+    Cached(&cache, key, MakeForward)->Run({params[0], params[1], params[3], params[4]});
+  });
 }
 
 // (x, weight, config, dy) -> dx

@@ -162,6 +162,45 @@ void UpsampleBackward(const float *dy, int64_t height, int64_t width, float *dx)
   }
 }
 
+// Pools over 3x3 pixels of one (height, width) plane. `row` has room for width + 2: what three rows of pixels have in common,
+// between two values that change nothing. `padded` keeps the size at stride 1; without it nothing is added. Means are of two
+// columns or more, and do not count the padding.
+template <typename Join>
+INLINE void Pool(const float *x, int64_t height, int64_t width, int64_t stride, bool padded, float nothing, bool mean, Join join,
+                 float *row, float *y) {
+  int64_t pad = padded, rows = (height + 2 * pad - 3) / stride + 1, columns = (width + 2 * pad - 3) / stride + 1;
+  row[0] = row[width + 1] = nothing;
+  const float *first = row + 1 - pad;
+  for (int64_t r = 0; r < rows; ++r, y += columns) {
+    int64_t top = std::max<int64_t>(r * stride - pad, 0), bottom = std::min<int64_t>(r * stride - pad + 3, height);
+    std::memcpy(row + 1, x + top * width, width * sizeof(float));
+    for (int64_t k = top + 1; k < bottom; ++k)
+      for (int64_t c = 0; c < width; ++c) row[c + 1] = join(row[c + 1], x[k * width + c]);
+    if (stride == 1) {
+      for (int64_t c = 0; c < columns; ++c) y[c] = join(join(first[c], first[c + 1]), first[c + 2]);
+    } else {
+      for (int64_t c = 0; c < columns; ++c) y[c] = join(join(first[2 * c], first[2 * c + 1]), first[2 * c + 2]);
+    }
+    if (!mean) continue;
+    float pixels = static_cast<float>(bottom - top), inner = 1.0f / (3 * pixels);
+    for (int64_t c = 0; c < columns; ++c) y[c] *= inner;
+    y[0] *= 1.5f;  // two columns of pixels lie there
+    y[columns - 1] *= 1.5f;
+  }
+}
+
+MULTI void MeanPool(const float *x, int64_t height, int64_t width, float *row, float *y) {
+  Pool(x, height, width, 1, true, 0, true, [](float a, float b) { return a + b; }, row, y);
+}
+
+MULTI void MaxPool(const float *x, int64_t height, int64_t width, float *row, float *y) {
+  Pool(x, height, width, 1, true, -INFINITY, false, [](float a, float b) { return a > b ? a : b; }, row, y);
+}
+
+MULTI void HalvingPool(const float *x, int64_t height, int64_t width, float *row, float *y) {
+  Pool(x, height, width, 2, false, -INFINITY, false, [](float a, float b) { return a > b ? a : b; }, row, y);
+}
+
 }  // namespace
 
 extern "C" {
@@ -237,6 +276,19 @@ int upsample_backward(int, void **params, int *, int64_t **shapes, const char **
   int64_t height = shapes[0][2] / 2, width = shapes[0][3] / 2, size = height * width;
   return Each(shapes[0][0] * shapes[0][1], [=](int64_t i) {
     UpsampleBackward(Floats(params[0]) + 4 * i * size, height, width, Floats(params[1]) + i * size);
+  });
+}
+
+// (x (B, C, H, W), {0 mean, 1 maximum, 2 maximum at stride 2 without padding}) -> y
+int pool(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  int64_t height = shapes[0][2], width = shapes[0][3];
+  int32_t kind = *static_cast<int32_t *>(params[1]);
+  int64_t size = kind == 2 ? ((height - 3) / 2 + 1) * ((width - 3) / 2 + 1) : height * width;
+  auto one = kind == 0 ? MeanPool : kind == 1 ? MaxPool : HalvingPool;
+  return Each(shapes[0][0] * shapes[0][1], [=](int64_t i) {
+    thread_local std::vector<float> row;
+    row.resize(width + 2);
+    one(Floats(params[0]) + i * height * width, height, width, row.data(), Floats(params[2]) + i * size);
   });
 }
 

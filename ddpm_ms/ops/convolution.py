@@ -62,6 +62,40 @@ class Conv2d(nn.Conv2d):
         return self.compute(x, self.weight)
 
 
+class ConvolutionReLU(nn.Cell):
+    """max(x * weight + bias, 0) for networks that are only evaluated: one pass on CPUs, always in float32, without a gradient.
+
+    Args:
+        kernel_size, padding: (rows, columns); zeros on both sides.
+
+    Inputs:
+        x (B, C, H, W), weight (out_channels, C, *kernel_size), bias (out_channels,).
+    """
+
+    def __init__(self, out_channels: int, kernel_size: Tuple[int, int], stride: int = 1,
+                 padding: Tuple[int, int] = (0, 0)) -> None:
+        super().__init__()
+        library = runtime.native_library()
+        rows, columns = padding
+        self.config = Tensor(np.array([stride, rows, columns], np.int32))
+        self.native: Any = None
+
+        def out_shape(x, weight, *others):
+            height, width = x[2] + 2 * rows - weight[2], x[3] + 2 * columns - weight[3]
+            return (x[0], weight[0], height // stride + 1, width // stride + 1)
+
+        if library:
+            self.native = ops.Custom(f"{library}:conv2d_relu_forward", out_shape, _first, func_type="aot")
+            self.native.add_prim_attr("convolution", f"{stride} {rows} {columns}")
+        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=(rows, rows, columns, columns), stride=stride)
+        self.bias_add, self.relu = ops.BiasAdd(), ops.ReLU()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.native is not None:
+            return self.native(x, weight, self.config, bias)
+        return self.relu(self.bias_add(self.conv2d(x, weight), bias))
+
+
 class _Native(nn.Cell):
     """What the two native forms share: the operators of convolution.cpp; float32."""
 

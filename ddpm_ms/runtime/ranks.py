@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -80,7 +80,15 @@ class Shares:
 
         ``compute`` must take numbers past the end.
         """
-        return np.concatenate([gather(compute(batch), self.runtime) for batch in self.batches])[:self.count]
+        return np.concatenate(list(self.rows(compute)))
+
+    def rows(self, compute: Callable[[range], np.ndarray]) -> Iterator[np.ndarray]:
+        """The rows of `collect`, round by round."""
+        left = self.count
+        for batch in self.batches:
+            found = gather(compute(batch), self.runtime)[:left]
+            left -= len(found)
+            yield found
 
 
 def broadcast_text(text: str, runtime: Runtime) -> str:

@@ -73,6 +73,7 @@ def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any])
         size=size if isinstance(size, (list, tuple)) else (size, size),
         cards=cards, curves=_curves(rows) if rows else [], grids=_evenly_spaced(grids), all_grids=len(grids),
         reverse=_picture(reverse, "from noise to images") if reverse.is_file() else None,
+        evaluations=runs.read_evaluations(run_dir)[-EVENTS:],
         config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows, events),
         checkpoints=runs.checkpoints(run_dir), events=[_shown_event(event) for event in events[-EVENTS:]], all_events=len(events),
         log=runs.read_log(run_dir)[-LOG_LINES:])

@@ -131,6 +131,46 @@ def events_of(text: str) -> list[dict[str, Any]]:
     return events
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A line of evaluations.jsonl: numbers, and what they are of, in words."""
+
+    when: datetime
+    scores: Sequence[tuple[str, float, float | None]]  # name, value, deviation
+    judged: str
+    against: str
+    features: str
+    notes: Sequence[str]
+
+
+def read_evaluations(run_dir: Path) -> list[Evaluation]:
+    """What was compared with the run's images, in the order of evaluations.jsonl; lines that are none are passed over."""
+    try:
+        text = (run_dir / "evaluations.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+            found.append(_evaluation(json.loads(line)))
+    return found
+
+
+def _evaluation(row: dict[str, Any]) -> Evaluation:
+    scores = [(str(name), float(score["value"]), None if score["deviation"] is None else float(score["deviation"]))
+              for name, score in row["scores"].items()]
+    judged, against = (_in_words(row[side]) for side in ("judged", "against"))
+    return Evaluation(datetime.fromtimestamp(_moment(row)), scores, judged, against, str(row["features"]["identity"]),
+                      [str(note) for note in row["notes"]])
+
+
+def _in_words(side: dict[str, Any] | None) -> str:
+    """A side of an evaluation, of which there may be none."""
+    if side is None:
+        return ""
+    return str(side["what"]) if side["images"] is None else f"{side['images']} images: {side['what']}"
+
+
 def phases(events: Sequence[dict[str, Any]]) -> list[Phase]:
     """The changes of training.train_lr, by step. One that began at an earlier step than those before it replaces them: the run
     was taken up again there."""

@@ -1,5 +1,6 @@
 """The command line as a user meets it: one process per call."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from ddpm_ms.cli.classes import asked_classes
 from ddpm_ms.cli.options import parsed
 from ddpm_ms.config import Config, DataConfig, load_config
 from ddpm_ms.errors import InputError
+from ddpm_ms.evaluation.drawn import DrawnImages
 from ddpm_ms.runtime import graphs
 
 ROOT = Path(__file__).parents[2]
@@ -263,6 +265,79 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     # The run is of four steps, so its samples fail: status 1, and no traceback.
     assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU"]) == 1
     assert "recognised as the class asked for" in capsys.readouterr().out
+    bits, seen = (json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()[-2:])
+    assert list(bits["scores"]) == ["bits_per_dim", "prior", "decoder"] and bits["judged"]["images"] is None
+    assert {"images": 256, "sampler": "ddim", "steps": 4, "step": 4}.items() <= seen["judged"].items()
+    assert 0 <= seen["scores"]["agree"]["value"] <= 1
+
+
+def test_a_run_is_compared_with_its_data_and_what_it_drew_is_not_drawn_again(trained, tmp_path, monkeypatch, capsys):
+    run, _ = trained
+    evaluate = ["evaluate", "--checkpoint", str(run), "--device", "CPU", "--features", "digits", "--batch-size", "8"]
+    add, added = DrawnImages.add, []
+
+    def killed(self, first, *rest):
+        added.append(first)
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        return add(self, first, *rest)
+
+    monkeypatch.setattr(DrawnImages, "add", killed)
+    assert main([*evaluate, "--metric", "fid", "kid", "is", "-n", "20"]) == 130
+    statistics = tmp_path / "drawn.npz"
+    assert main([*evaluate, "--metric", "fid", "kid", "is", "-n", "20", "--save-stats", str(statistics)]) == 0
+    assert added == [0, 8, 8, 16]
+    text = capsys.readouterr().out
+    assert re.search(r"^fid +\S+\nkid +\S+ \+- \S+\nis +\S+ \+- \S+\n20 images: \S.*step_00000004, averaged weights \w{16}, "
+                     r"ddim, 4 steps, seed 0\nagainst 1,797 images: the run's training data \(digits\)\nfeatures: digits \w{16}, "
+                     r"64 numbers of each image, which has 8 bits\nof 20 images the covariance of 64 features is singular", text)
+    assert main([*evaluate, "--metric", "fid", "-n", "20"]) == 0 and len(added) == 4
+    assert main([*evaluate, "--metric", "fid", "-n", "20", "--raw", "--steps", "2"]) == 0 and added[4:] == [0, 8, 16]
+    first, again, other = (json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()[-3:])
+    assert first["scores"]["fid"] == again["scores"]["fid"] != other["scores"]["fid"]
+    told = {"sampler": "ddim", "steps": 2, "seed": 0, "weights": "model.safetensors", "step": 4, "classes": None}
+    assert told.items() <= other["judged"].items() and first["judged"]["weights"] == "ema.safetensors"
+    capsys.readouterr()
+    same = ["evaluate", "--images", "digits", "--device", "CPU", "--features", "digits", "--against"]
+    assert main([*same, str(statistics)]) == 0
+    found = float(re.search(r"^fid +(\S+)$", capsys.readouterr().out, re.M)[1])
+    assert found == pytest.approx(first["scores"]["fid"]["value"], rel=1e-4)
+    assert main([*same, str(run), "-n", "20", "--metric", "recall"]) == 0 and len(added) == 7
+    assert "20 images: data digits\nagainst 20 images: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--metric", "fid"], "--checkpoint is not given, allowed: a run, or --images"),
+    (["--images", "digits", "--checkpoint", "x"], "--checkpoint and --images are given, allowed: one of them"),
+    (["--images", "digits"], "--images without --against, allowed: with it, or --metric is, or --save-stats alone"),
+    (["--images", "digits", "--metric", "classifier"], "--metric classifier with --images, allowed: classifier alone and of"),
+    (["--checkpoint", "x", "--metric", "fid", "classifier"], "--metric fid classifier, allowed: classifier alone and"),
+    (["--images", "digits", "--metric", "is", "--against", "digits"], "--against with --metric is, which looks at one side"),
+    (["--images", "digits", "--against", "digits", "--steps", "5"], "--steps with --images, which are not drawn, allowed: with"),
+    (["--images", "digits", "--against", "digits", "--features", "pixel"], "--features is 'pixel', allowed: "),
+    (["--images", "digits", "--against", "none"], "--against is none, which does not exist, allowed: a run, a folder"),
+    (["--images", "digits", "--save-stats", "x.txt"], "--save-stats is x.txt, allowed: a file ending in .npz"),
+    (["--images", "digits", "-n", "5000", "--against", "digits"], "--num-images of data digits is 5000, allowed: 1 to 1797"),
+    (["--checkpoint", "none", "--metric", "fid"], "checkpoint none does not exist, allowed: a run directory"),
+])
+def test_a_mistake_in_a_comparison_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    features = [] if "--features" in arguments else ["--features", "pixels"]
+    assert main(["evaluate", "--device", "CPU", *features, *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("ddpm-ms: ") and not list(tmp_path.iterdir())
+
+
+def test_a_run_without_averaged_weights_is_compared_raw(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    for state in run.glob("checkpoints/*/state.json"):
+        content = json.loads(state.read_text())
+        del content["checksum"], content["sha256"]["ema.safetensors"]
+        checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        state.write_text(json.dumps({**content, "checksum": checksum}))
+    assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU", "--features", "pixels", "--metric", "fid"]) == 2
+    assert capsys.readouterr().err.strip().endswith("has no ema.safetensors, allowed: the raw weights (--raw, ema=False)")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

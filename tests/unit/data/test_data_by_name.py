@@ -81,6 +81,22 @@ def test_data_that_are_not_the_published_ones_are_read_and_reported(tmp_path, ca
     assert "train-images-idx3-ubyte is not the published file of mnist (md5" in caplog.text
 
 
+def test_the_part_for_testing_is_read_where_there_is_one(tmp_path):
+    write_mnist(tmp_path, pixels(20, 28, 28), np.zeros(20, np.uint8))
+    images, labels = pixels(3, 28, 28), np.arange(3, dtype=np.uint8)
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        (tmp_path / f"t10k-{name}-ubyte").write_bytes(idx(array))
+    check(load("mnist", tmp_path, part="test"), images[:, None], labels)
+    for name, folder, train, test, classes, label_bytes in (
+            ("cifar10", "cifar-10-batches-bin", [f"data_batch_{k}.bin" for k in range(1, 6)], "test_batch.bin", 10, 1),
+            ("cifar100", "cifar-100-binary", ["train.bin"], "test.bin", 100, 2)):
+        write_cifar(tmp_path / folder, train, classes, label_bytes)
+        images, labels = write_cifar(tmp_path / folder, [test], classes, label_bytes, 2)
+        check(load(name, tmp_path, 32, 3, part="test"), images, labels)
+    with pytest.raises(InputError, match=r"^data.part is test, allowed for digits: train, for it has one part \(not so mnist, "):
+        DataConfig(name="digits", part="test")
+
+
 IMAGES, LABELS = idx(np.zeros((3, 28, 28), np.uint8)), idx(np.zeros(3, np.uint8))
 
 

@@ -16,8 +16,9 @@ from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
-from ddpm_ms.ops.convolution import Conv2d, Convolution
+from ddpm_ms.ops.convolution import Conv2d, Convolution, ConvolutionReLU
 from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
+from ddpm_ms.ops.pooling import Pool
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
 from ddpm_ms.runtime import cpu
@@ -70,6 +71,36 @@ def test_native_convolutions_that_differ_in_stride_or_padding_alone_are_told_apa
     full = same(x, weight, bias).asnumpy()
     np.testing.assert_allclose(around(x, weight, bias).asnumpy(), full[:, :, ::2, ::2], atol=1e-5)
     np.testing.assert_allclose(after(x, weight, bias).asnumpy(), full[:, :, 1::2, 1::2], atol=1e-5)
+
+
+@needs_native
+@pytest.mark.parametrize("shape", [
+    # batch, channels, height, width, out, kernel, stride, padding
+    (2, 3, 9, 7, 5, (3, 3), 2, (0, 0)), (2, 8, 9, 7, 4, (1, 7), 1, (0, 3)), (2, 8, 9, 7, 4, (7, 1), 1, (3, 0)),
+    (2, 8, 9, 7, 4, (1, 7), 1, (1, 3)), (1, 33, 5, 6, 20, (1, 1), 1, (0, 0)), (2, 6, 8, 10, 9, (5, 5), 1, (2, 2)),
+])
+def test_the_native_convolution_with_a_rectifier_equals_the_stock_one(shape, monkeypatch):
+    batch, channels, height, width, out, kernel, stride, padding = shape
+    random = np.random.default_rng(0)
+    arrays = [Tensor(random.standard_normal(s).astype(np.float32)) for s in
+              ((batch, channels, height, width), (out, channels, *kernel), (out,))]
+    native, stock = both(lambda: ConvolutionReLU(out, kernel, stride, padding), monkeypatch)
+    assert native.native is not None and stock.native is None
+    ours, theirs = native(*arrays).asnumpy(), stock(*arrays).asnumpy()
+    assert ours.shape == theirs.shape and ours.min() == 0 < ours.max()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.max())
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["mean", "max", "halve"])
+def test_native_pools_equal_the_stock_ones(kind, monkeypatch):
+    native, stock = both(lambda: Pool(kind), monkeypatch)
+    assert native.native is not None and stock.native is None
+    for size in ((3, 3), (8, 5), (17, 35)):
+        x = np.random.default_rng(0).standard_normal((2, 5, *size)).astype(np.float32) - 3  # a maximum below 0 knows no padding
+        np.testing.assert_allclose(native(Tensor(x)).asnumpy(), stock(Tensor(x)).asnumpy(), rtol=1e-5, err_msg=str(size))
+    x = Tensor(np.ones((1, 1, 6, 4), np.float32))
+    assert (native(x).asnumpy() == pytest.approx(1)) and native(x).shape == ((1, 1, 2, 1) if kind == "halve" else x.shape)
 
 
 def both(make, monkeypatch):

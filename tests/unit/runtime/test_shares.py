@@ -27,4 +27,5 @@ def test_every_number_is_had_once_in_order_in_batches_of_one_size(count, largest
 def test_what_is_past_the_end_is_cut():
     (share,) = ranks(5, 2, 1)
     assert share.batches == [range(0, 2), range(2, 4), range(4, 6)]
+    assert [rows.tolist() for rows in share.rows(lambda numbers: np.array(numbers, np.int32))] == [[0, 1], [2, 3], [4]]
     np.testing.assert_array_equal(share.collect(lambda numbers: np.array(numbers, np.int32) * 10), [0, 10, 20, 30, 40])

@@ -41,6 +41,13 @@ EVENTS = [
 ]
 
 
+# A line that is none and one of another version are passed over.
+EVALUATIONS = "\n".join(["{", json.dumps({"scores": {"fid": 3}}), json.dumps({
+    "time": 17_300.0, "scores": {"fid": {"value": 12.345678, "deviation": None}, "kid": {"value": -2e-5, "deviation": 1e-4}},
+    "judged": {"what": f"run {HOSTILE}", "images": 2048}, "against": {"what": "data digits", "images": 1797},
+    "features": {"name": "digits", "identity": "digits 0123", "width": 64}, "notes": ["few images"]})])
+
+
 def make_run(folder, rows=100, reverse=True):
     """What training leaves, without training."""
     (folder / "samples").mkdir(parents=True)
@@ -49,6 +56,7 @@ def make_run(folder, rows=100, reverse=True):
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "environment.json").write_text(json.dumps({"device": "CPU", "cpus": 2, "world_size": 1, HOSTILE: HOSTILE}))
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+    (folder / "evaluations.jsonl").write_text(EVALUATIONS)
     (folder / "log.txt").write_text(LOG + f"2026-01-02 12:00:02,000 {HOSTILE}\n")
     rest = {"loss_q2": None, "lr": 1e-4, "images_per_second": 64.0, "compile_seconds": 10.5, "skipped_steps": 0}
     (folder / "metrics.jsonl").write_text("".join(
@@ -101,6 +109,9 @@ def test_the_page_says_what_the_run_is_and_did(page):
     assert "step_00000050" in page and "step 110/200" in page
     assert re.search(r"<tr><th>skipped</th><td>51</td><td>[-0-9: ]{19}</td><td>loss scale: 65536; ranks: 2</td></tr>", page)
     assert "<tr><th>model.dim</th><td><mark>32</mark></td><td>64</td></tr>" in page
+    fid, kid = re.findall(r"<td>(fid|kid)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", page)
+    assert fid[:2] == ("fid", "12.3457") and fid[3:] == ("1797 images: data digits", "digits 0123")
+    assert kid[1] == "-2e-05 &plusmn; 0.0001" and kid[4] == "digits 0123; few images"
     # A run records what null became, which is no change.
     assert "<th>training.train_num_steps</th>" in page and "<th>training.precision</th>" not in page
     assert "<tr><th>precision</th><td>fp32</td></tr>" in page
@@ -128,7 +139,7 @@ def test_the_page_fetches_nothing(page):
 def test_nothing_that_a_run_holds_becomes_markup(page, run):
     found = Tags(page)
     assert "script" not in found.tags and not [a for a in found.attributes if a[1].startswith("on")]
-    assert page.count("&lt;script&gt;") >= 7  # title, heading, root, environment twice, an event, log
+    assert page.count("&lt;script&gt;") >= 9  # title, heading, root, environment twice, an event, an evaluation twice, log
     assert "&lt;b&gt;&amp;amp;" in page
 
 
