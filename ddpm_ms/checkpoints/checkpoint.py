@@ -11,7 +11,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import mindspore as ms
 import numpy as np
@@ -203,6 +203,15 @@ def _validation_loss(path: Path) -> float | None:
     except InputError:  # damaged: not the best
         return None
     return loss if isinstance(loss, float) and not math.isnan(loss) else None
+
+
+def misfit(parameters: Mapping[str, ms.Parameter], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The first parameter that has no array of its shape, or array that has no parameter, and both shapes; None if all fit."""
+    for name in dict.fromkeys([*parameters, *arrays]):
+        here, there = (tuple(found[name].shape) if name in found else None for found in (parameters, arrays))
+        if here != there:
+            return f"{name} is {here or 'missing'} here and {there or 'missing'} there"
+    return None
 
 
 def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.ndarray], what: str) -> None:

@@ -8,17 +8,17 @@ import sys
 from typing import Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.cli import benchmark, cache, data, distill, evaluate, launch, recipes, report, sample, train, visualize
+from ddpm_ms.cli import benchmark, cache, convert, data, distill, evaluate, launch, recipes, report, sample, train, visualize
 from ddpm_ms.errors import EvaluationError, InputError, TrainingError
 from ddpm_ms.version import __version__
 
-COMMANDS = (train, distill, sample, evaluate, launch, benchmark, visualize, report, data, recipes, cache)
+COMMANDS = (train, distill, sample, evaluate, convert, launch, benchmark, visualize, report, data, recipes, cache)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 training diverged or an evaluation not passed, 2 a mistake
     in the input, 130 interrupted; `launch` that of its ranks."""
-    arguments = parser().parse_args(argv)
+    arguments = _parsed(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         rt.check_versions()
@@ -33,6 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # where it is no request to finish a step and save
         print("ddpm-ms: interrupted", file=sys.stderr)
         return 130
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: by itself argparse takes no section.key=value behind an option that stands behind SOURCE."""
+    whole = parser()
+    arguments, rest = whole.parse_known_args(argv)
+    if rest and not (hasattr(arguments, "overrides") and all("=" in text and text[0] != "-" for text in rest)):
+        whole.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ def report(arguments: argparse.Namespace) -> None:
     """Write the page about a run."""
     from ddpm_ms import visual
 
-    visual.read_metrics(arguments.run_dir)  # a run that is none is refused before anything is made
+    visual.rows_or_none(arguments.run_dir)  # a run that is none is refused before anything is made
     config, defaults = load_recorded(Path(arguments.run_dir, "config.yaml"))
     out = Path(arguments.out or Path(arguments.run_dir, "report.html"))
     check_output("--out", out, (".html", ".htm"))

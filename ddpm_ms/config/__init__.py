@@ -7,6 +7,7 @@ from ddpm_ms.config.recipes import (
     config_of_run,
     differences,
     load_config,
+    load_over,
     load_recorded,
     load_run_config,
     nearest_valid_sizes,
@@ -38,6 +39,6 @@ from ddpm_ms.config.sections import (
 __all__ = [
     "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "ImageSize", "NetworkConfig",
     "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict", "config_of_run",
-    "differences", "load_config", "load_recorded", "load_run_config", "nearest_valid_sizes", "network_section", "override_config",
-    "override_section", "replace", "resolve_precision", "section_of", "setting", "to_dict", "to_yaml",
+    "differences", "load_config", "load_over", "load_recorded", "load_run_config", "nearest_valid_sizes", "network_section",
+    "override_config", "override_section", "replace", "resolve_precision", "section_of", "setting", "to_dict", "to_yaml",
 ]

@@ -42,6 +42,17 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     return _overridden(_read_tree(located(Path(path), str(path))), overrides)
 
 
+def load_over(known: dict[str, dict[str, Any]], path: str | Path | None,
+              overrides: Iterable[str]) -> tuple[Config, dict[str, Any]]:
+    """The configuration of what is ``known``, a recipe over it, if there is one, and ``overrides`` over both; and the keys that
+    these state, section to key to value. The same errors as `load_config`."""
+    said = _merge({}, known)
+    for above in ([] if path is None else [_read_tree(located(Path(path), str(path)))]) + list(map(_parse_override, overrides)):
+        _check_sections(above)
+        _put_over(said, above)
+    return config_from_dict(said), said
+
+
 def load_run_config(path: str | Path) -> Config:
     """Read the config.yaml of a run directory, today's or an older one's; the same errors as `load_config`."""
     return config_of_run(_read_tree(Path(path)))
@@ -252,7 +263,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             _merge(below[key], value)
         else:
-            below[key] = value
+            below[key] = _merge({}, value) if isinstance(value, dict) else value
     return below
 
 

@@ -56,7 +56,7 @@ def ddpm_unet_from_diffusers(state: State) -> dict[str, np.ndarray]:
         InputError: a name is none of that network's, or one of query, key and value is missing.
     """
     old = re.compile(r"\.({})\.(weight|bias)$".format("|".join(_OLD_DIFFUSERS)))
-    state = {old.sub(lambda found: f".{_OLD_DIFFUSERS[found[1]]}.{found[2]}", name): array for name, array in state.items()}
+    state = _unlike({name: old.sub(lambda found: f".{_OLD_DIFFUSERS[found[1]]}.{found[2]}", name) for name in state}, state)
     levels, blocks = _count(r"down_blocks\.(\d+)\.", state), _count(r"down_blocks\.0\.resnets\.(\d+)\.", state)
     return _arranged(_renamed(state, ddpm_unet_names("diffusers", levels, blocks)))
 
@@ -67,7 +67,7 @@ def ddpm_unet_from_pytorch_diffusion(state: State) -> dict[str, np.ndarray]:
     Raises:
         InputError: as `ddpm_unet_from_diffusers`.
     """
-    state = {re.sub(r"^module\.", "", name): array for name, array in state.items()}
+    state = _unlike({name: re.sub(r"^module\.", "", name) for name in state}, state)
     levels, blocks = _count(r"down\.(\d+)\.", state), _count(r"down\.0\.block\.(\d+)\.", state)
     return _arranged(_renamed(state, ddpm_unet_names("pytorch_diffusion", levels, blocks)))
 
@@ -146,7 +146,16 @@ def _renamed(state: State, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     for name, array in state.items():
         if not np.shape(array):
             raise InputError(f"the weight {name!r} is a single number, allowed: an array")
-    return {names[name]: np.asarray(array) for name, array in state.items()}
+    return _unlike({name: names[name] for name in state}, {name: np.asarray(array) for name, array in state.items()})
+
+
+def _unlike(names: Mapping[str, str], state: State) -> dict[str, np.ndarray]:
+    """``state`` under other ``names``, which must not make two of its names one."""
+    renamed: dict[str, str] = {}
+    for name, other in names.items():
+        if renamed.setdefault(other, name) != name:
+            raise InputError(f"the weights have {renamed[other]!r} and {name!r}, two names of one thing, allowed: one of them")
+    return {other: state[name] for other, name in renamed.items()}
 
 
 def _arranged(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,6 +163,8 @@ def _arranged(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     arranged = {}
     for name, array in state.items():
         joint = re.sub(r"\.to_[qkv]\.", ".to_qkv.", name)
+        if joint != name and joint in state:
+            raise InputError(f"the weights have {joint!r} and {name!r}, which is a part of it, allowed: one or the other")
         if joint != name:
             arranged[joint] = _joined(state, name)
         elif name == "class_emb.embedding_table":

@@ -35,6 +35,8 @@ _UNET = re.compile(
 _PROCESS = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
             "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
             "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "loss_weight"}
+# What a checkpoint of MindSpore keeps beside the network.
+_OPTIMIZERS = re.compile(r"moment[12]\.|beta[12]_power$|learning_rate$|global_step$|initted$|step$")
 _AVERAGED, _ONLINE, _NETWORK = "ema_model.", "online_model.", "model."
 
 
@@ -51,12 +53,12 @@ def load_lucidrains(path: str | Path, ema: bool = True) -> dict[str, np.ndarray]
     """
     found = read_torch_file(path)
     try:
-        return unet_from_lucidrains(_network(_chosen(found, ema), ema))
+        return unet_from_lucidrains(network_state(chosen_state(found, ema), ema))
     except InputError as error:
         raise InputError(f"PyTorch file {path}: {error}") from None
 
 
-def _chosen(found: Any, ema: bool) -> dict[str, np.ndarray]:
+def chosen_state(found: Any, ema: bool) -> dict[str, np.ndarray]:
     """Of what a Trainer saved the state dict of its EMA or its process; any other state dict itself."""
     if isinstance(found, dict) and isinstance(found.get("model"), dict):
         found = found.get("ema" if ema else "model")
@@ -66,7 +68,7 @@ def _chosen(found: Any, ema: bool) -> dict[str, np.ndarray]:
     return found
 
 
-def _network(state: dict[str, np.ndarray], ema: bool) -> dict[str, np.ndarray]:
+def network_state(state: dict[str, np.ndarray], ema: bool) -> dict[str, np.ndarray]:
     """The Unet's own state dict: without the prefixes of EMA and GaussianDiffusion, and without what those keep beside it."""
     if any(name.startswith(_AVERAGED) for name in state):
         wanted, other = (_AVERAGED, _ONLINE) if ema else (_ONLINE, _AVERAGED)
@@ -114,3 +116,25 @@ def unet_from_lucidrains(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             array = array.reshape(1, -1)
         renamed[name] = array
     return renamed
+
+
+def unet_from_mindspore(state: dict[str, np.ndarray], ema: bool = True) -> dict[str, np.ndarray]:
+    """The weights of denoising-diffusion-mindspore's ``Unet``, the predecessor of this package, as `ddpm_ms.Unet` of
+    ``block: group`` takes them; of a checkpoint that has averaged weights, too, those where ``ema``.
+
+    Raises:
+        InputError: a name is none of that network's.
+    """
+    kinds: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = {}, {}
+    for name, array in state.items():
+        if not _OPTIMIZERS.match(name):
+            kinds[name.startswith("ema.")][re.sub(r"^(ema\.+)?(online_model\.)?(model\.)?", "", name)] = array
+    state = kinds[1] if ema and kinds[1] else kinds[0]
+    state = {name.replace(".fn.norm.", ".norm.").replace(".fn.fn.", "."): array for name, array in state.items()}
+    _refuse_left_over([name for name in state if not _UNET.fullmatch(re.sub(r"\.(gamma|beta)$", ".g", name))])
+    ours = {re.sub(r"\.norm\.(gamma|beta)$", r".norm.norm.\1", name): array
+            for name, array in unet_from_lucidrains(state).items()}
+    halving = {name[:-len("weight")] for name, array in ours.items() if re.fullmatch(r"downs\.\d+\.resize\.weight", name)
+               and array.shape[2:] == (4, 4)}
+    return {re.sub(r"(\.resize)\.", r"\1.conv.", name) if name.rpartition(".")[0] + "." in halving else name: array
+            for name, array in ours.items()}

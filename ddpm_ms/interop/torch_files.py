@@ -238,11 +238,11 @@ def _after_magic(data: mmap.mmap) -> int:
     except InputError:
         magic = protocol = at = 0
     if type(magic) is not int or type(protocol) is not int or (magic, protocol) != (_MAGIC, _PROTOCOL):
-        raise InputError(f"is {_what(data)}, allowed: a file that torch.save wrote")
+        raise InputError(f"is {kind_of_file(data)}, allowed: a file that torch.save wrote")
     return at
 
 
-def _what(data: mmap.mmap) -> str:
+def kind_of_file(data: mmap.mmap) -> str:
     """What a file is that is none of torch.save's."""
     start = data[:1000].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

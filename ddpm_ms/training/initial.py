@@ -25,10 +25,8 @@ def begin_with(model: nn.Cell, init: str | None, run_dir: Path) -> dict[str, Any
         return {}
     found = checkpoint.find(Path(init))
     theirs, ours = found.arrays(checkpoint.EMA_WEIGHTS), dict(model.parameters_and_names())
-    for name in dict.fromkeys([*ours, *theirs]):
-        here, there = (tuple(weights[name].shape) if name in weights else None for weights in (ours, theirs))
-        if here != there:
-            raise InputError(f"init {found.path} does not fit the network: {name} is {here or 'missing'} here and "
-                             f"{there or 'missing'} there, allowed: a run of the same network")
+    problem = checkpoint.misfit(ours, theirs)
+    if problem:
+        raise InputError(f"init {found.path} does not fit the network: {problem}, allowed: a run of the same network")
     checkpoint.set_parameters(ours, theirs, f"init {found.path}")
     return {"checkpoint": str(found.path), "sha256": found.state["sha256"][checkpoint.EMA_WEIGHTS]}

@@ -17,7 +17,7 @@ from ddpm_ms.config import Config, differences, load_run_config, to_yaml
 from ddpm_ms.errors import InputError, TrainingError
 from ddpm_ms.training.event_files import EventFiles
 from ddpm_ms.training.files import append_json, log_to, write_whole
-from ddpm_ms.visual.runs import read_events
+from ddpm_ms.visual.runs import conversion, read_events
 
 log = logging.getLogger("ddpm_ms")
 
@@ -47,6 +47,9 @@ class RunDirectory:
     def check(self, config: Config, new_phase: bool = False) -> None:
         """Raise `InputError` if there is something else than a run of ``config``, or of one that a ``new_phase`` makes of it."""
         path = self.path / "config.yaml"
+        if conversion(read_events(self.path)):
+            raise InputError(f"run directory {self.path} holds weights that were converted, and no state of an optimizer, "
+                             f"allowed: another --run-dir, with init={self.path}")
         if path.is_file():
             try:
                 before = load_run_config(path)

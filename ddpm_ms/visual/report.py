@@ -58,19 +58,20 @@ def save_report(run_dir: str | Path, config: dict[str, Any], defaults: dict[str,
 
 def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any]) -> str:
     """The page as text; arguments and errors as for `save_report`."""
-    rows, events = runs.read_metrics(run_dir), runs.read_events(run_dir)
+    rows, events = runs.rows_or_none(run_dir), runs.read_events(run_dir)
     environment, size = runs.read_environment(run_dir), config["data"]["image_size"]
-    done, total = rows[-1]["step"], runs.total_steps(config["training"], events)
+    converted = None if rows else runs.conversion(events)
+    done, total = (rows or events)[-1]["step"], None if converted else runs.total_steps(config["training"], events)
     total = None if total is None else max(total, done)  # may have been lowered since
+    cards = _converted_cards(converted) if converted else _cards(
+        config["training"], rows, environment, total, runs.seconds_at_work(events, rows), runs.num_parameters(run_dir))
     grids = sorted((run_dir / "samples").glob("step_*.png"))
     reverse = run_dir / "reverse.gif"
     return _template().render(
         name=run_dir.resolve().name, run_dir=run_dir, source=run_dir.resolve(), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
         done=done, total=total, data=config["data"], diffusion=config["diffusion"], environment=environment,
         size=size if isinstance(size, (list, tuple)) else (size, size),
-        cards=_cards(config["training"], rows, environment, total, runs.seconds_at_work(events, rows),
-                     runs.num_parameters(run_dir)),
-        curves=_curves(rows), grids=_evenly_spaced(grids), all_grids=len(grids),
+        cards=cards, curves=_curves(rows) if rows else [], grids=_evenly_spaced(grids), all_grids=len(grids),
         reverse=_picture(reverse, "from noise to images") if reverse.is_file() else None,
         config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows, events),
         checkpoints=runs.checkpoints(run_dir), events=[_shown_event(event) for event in events[-EVENTS:]], all_events=len(events),
@@ -103,6 +104,13 @@ def _cards(training: dict[str, Any], rows: Sequence[dict[str, Any]], environment
          f"{environment['cpus']} processors" if environment.get("device") == "CPU" and "cpus" in environment else ""),
         ("Parameters", "not known" if parameters is None else f"{parameters:,}", "" if parameters else "until a checkpoint"),
     ]
+
+
+def _converted_cards(event: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The same of weights that another project trained."""
+    return [("Trained by", str(event.get("project", "not known")), str(event.get("source", ""))),
+            ("Steps", f"{event['step']:,}" if event["step"] else "not known", "elsewhere"),
+            ("Parameters", f"{event.get('parameters', 'not known')}", "")]
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -143,6 +151,8 @@ def _changed(config: dict[str, Any], defaults: dict[str, Any]) -> list[tuple[str
 
 
 def _facts(rows: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    if not rows:
+        return []
     speed, compiling = _speed(rows), rows[-1].get("compile_seconds")
     phases = [(f"training.train_lr since step {phase.step:,}", f"{phase.new:g}, before {phase.old:g}")
               for phase in runs.phases(events)]

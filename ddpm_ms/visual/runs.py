@@ -52,6 +52,17 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_or_none(run_dir: str | Path) -> list[dict[str, Any]]:
+    """As `read_metrics`; no rows of a run directory that ``ddpm-ms convert`` made, which was not trained here."""
+    converted = conversion(read_events(Path(run_dir))) and not Path(run_dir, "metrics.jsonl").exists()
+    return [] if converted else read_metrics(run_dir)
+
+
+def conversion(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The event of a run directory that ``ddpm-ms convert`` made: its project, source, files with their sha256, parameters."""
+    return next((event for event in events if event["event"] == "converted"), None)
+
+
 def metrics_rows(text: str) -> list[dict[str, Any]]:
     """The rows in the text of a metrics.jsonl, in order of steps; what is no row, as a line that a kill cut off, is passed
     over."""

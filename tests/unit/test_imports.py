@@ -25,7 +25,7 @@ ALLOWED = {
     "distillation": LEAVES | {"config", "diffusion", "sampling", "gaussian_diffusion"},
     "data": LEAVES | {"config", "rng"},
     "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "runtime", "sampling"},
-    "interop": LEAVES,
+    "interop": LEAVES | {"checkpoints", "config", "diffusion", "gaussian_diffusion", "models", "runtime", "training"},
     "costs": LEAVES | {"config", "ops"},
     "launch": LEAVES | {"config", "runtime"},
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
