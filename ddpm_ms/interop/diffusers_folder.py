@@ -28,6 +28,7 @@ _EMBEDDINGS = {(False, 1): ("sin_cos", False), (True, 0): ("cos_sin", False), (F
 _OBJECTIVES = {"epsilon": "pred_noise", "sample": "pred_x0", "v_prediction": "pred_v"}
 _VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large",
               "learned_range": "learned"}
+_SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "both_ends"}
 # What an average of diffusers' training scripts adds to the keys of its network.
 _OF_EMA = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
 
@@ -262,7 +263,9 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
         keys.left.pop(key, None)  # of what is off, and of versions that knew other tensors
     keys.take("timestep_values", None, None)
     keys.take("steps_offset", 0, 0)
-    spacing = keys.take("timestep_spacing", "leading", "leading", "trailing")
+    # With DDIM diffusers takes from step to step of an even stride, whatever steps linspace visits.
+    spacings = {kind: ours for kind, ours in _SPACINGS.items() if (name, kind) != ("DDIMScheduler", "linspace")}
+    spacing = spacings[keys.take("timestep_spacing", "leading", *spacings)]
     keys.finish()
     sampler = {"sampler": "ddpm", "steps": None} if name == "DDPMScheduler" else {"sampler": "ddim", "steps": min(50, steps)}
     sampling = {**sampler, "clip_x_start": clips, "spacing": spacing, "rederive_pred_noise": False}

@@ -1,7 +1,7 @@
-"""What the make_*_images.py and test_golden_images.py share: networks of random weights that draw images, and the noise to feed.
+"""What the make_*_images.py and test_golden_images.py share: networks of random weights that draw images, and noise to feed.
 
-A network of random weights alone predicts noise that is none, and every image that is drawn with it is black and white. `carrying`
-gives it a way along which x reaches the output, so that it is a poor denoiser, and its images are grey.
+A network of random weights alone predicts noise that is none, and every image that is drawn with it is black and white.
+`carrying` gives it a way along which x reaches the output, so that it is a poor denoiser, and its images are grey.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 _spec = importlib.util.spec_from_file_location("rng", Path(__file__).parents[2] / "ddpm_ms" / "rng.py")
-rng = importlib.util.module_from_spec(_spec)  # it needs NumPy alone; the package would need more than the others' environments have
+rng = importlib.util.module_from_spec(_spec)  # NumPy is all that it needs
 _spec.loader.exec_module(rng)
 
 SEED, COUNT = 0, 3  # of the images: fed with our noise, theirs are those that our sampler draws from this seed
@@ -88,36 +88,38 @@ def check(name, images):
 
 # diffusers
 
-_UNET = dict(sample_size=8, in_channels=3, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4)
+_UNET = dict(sample_size=8, in_channels=3, layers_per_block=1)
 UNETS = {
-    "ddpm": dict(_UNET, out_channels=3, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-                 up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=None, norm_eps=1e-6, downsample_padding=0,
-                 flip_sin_to_cos=False, freq_shift=1),
-    "adm": dict(_UNET, out_channels=6, down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
-                up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"), attention_head_dim=8, attn_norm_num_groups=4,
-                downsample_type="resnet", upsample_type="resnet", resnet_time_scale_shift="scale_shift", num_class_embeds=3),
+    "ddpm": dict(_UNET, out_channels=3, block_out_channels=(16, 32), norm_num_groups=4, norm_eps=1e-6, attention_head_dim=None,
+                 down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+                 downsample_padding=0, flip_sin_to_cos=False, freq_shift=1),
+    # The network of guided-diffusion below, so that the test compiles one for both.
+    "adm": dict(_UNET, out_channels=6, block_out_channels=(128, 128), norm_num_groups=32, attn_norm_num_groups=32,
+                attention_head_dim=64, down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+                up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"), downsample_type="resnet", upsample_type="resnet",
+                resnet_time_scale_shift="scale_shift", num_class_embeds=3),
 }
 DIFFUSERS_PATH = dict(first="conv_in", shortcut="up_blocks.1.resnets.1.conv_shortcut", branch="up_blocks.1.resnets.1.conv2",
                       norm="conv_norm_out", last="conv_out")
 # Name: (the network, the class of the scheduler, its settings, steps)
 SCHEDULES = {
     "fixed_small": ("ddpm", "DDPMScheduler", dict(variance_type="fixed_small"), 50),
-    "fixed_large": ("ddpm", "DDPMScheduler", dict(variance_type="fixed_large"), 50),
-    "unclipped": ("ddpm", "DDPMScheduler", dict(clip_sample=False), 50),
-    "short": ("ddpm", "DDPMScheduler", dict(num_train_timesteps=50, beta_end=0.1), 50),
+    "fixed_large": ("ddpm", "DDPMScheduler", dict(variance_type="fixed_large"), 20),
+    "unclipped": ("ddpm", "DDPMScheduler", dict(clip_sample=False), 20),
+    "short": ("ddpm", "DDPMScheduler", dict(num_train_timesteps=20, beta_end=0.3), 20),
     "linspace": ("ddpm", "DDPMScheduler", dict(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2",
-                                               timestep_spacing="linspace"), 50),
+                                               timestep_spacing="linspace"), 20),
     "ddim": ("ddpm", "DDIMScheduler", {}, 50),
     "ddim_unclipped": ("ddpm", "DDIMScheduler", dict(clip_sample=False), 50),
-    "learned": ("adm", "DDPMScheduler", dict(variance_type="learned_range"), 50),
+    "learned": ("adm", "DDPMScheduler", dict(variance_type="learned_range"), 20),
 }
 
 # DDIM's code, whose group norms have 32 groups
 
-DDIM = dict(ch=128, ch_mult=(1, 2), attends=(False, True))
+DDIM = dict(ch=128, ch_mult=(1, 1), attends=(False, True))
 DDIM_PATH = dict(first="conv_in", shortcut="up.0.block.1.nin_shortcut", branch="up.0.block.1.conv2", norm="norm_out",
                  last="conv_out")
-
+STRIDES = {"ddpm": 50, "ddim": 20}  # of 1000 steps
 
 # denoising-diffusion-pytorch
 
@@ -141,7 +143,7 @@ def carrying_v(state, prefix="", channels=3, gain=0.5, rest=0.3):
 
 # guided-diffusion
 
-GUIDED = dict(model_channels=128, channel_mult=(1, 2), attention_levels=(1,), num_head_channels=64, num_classes=3)
-GUIDED_PATH = dict(first="input_blocks.0.0", shortcut="output_blocks.3.0.skip_connection", branch="output_blocks.3.0.out_layers.3",
-                   norm="out.0", last="out.2")
-RESPACED = (50, 27)
+GUIDED = dict(model_channels=128, channel_mult=(1, 1), attention_levels=(1,), num_head_channels=64, num_classes=3)
+GUIDED_PATH = dict(first="input_blocks.0.0", shortcut="output_blocks.3.0.skip_connection",
+                   branch="output_blocks.3.0.out_layers.3", norm="out.0", last="out.2")
+RESPACED = 27

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from images_cases import COUNT, DDIM, DDIM_PATH, carrying, check, described, noise, weights
+from images_cases import DDIM, DDIM_PATH, STRIDES, carrying, check, described, noise, weights
 from torch import nn
 
 HERE = Path(__file__).parent
@@ -153,22 +153,20 @@ def ddpm_steps(x, steps, model, drawing, large=True):
 def main():
     model = Model(**DDIM).eval()
     shapes = {name: tuple(array.shape) for name, array in model.state_dict().items()}
-    arrays = {f"network.{key}": array for key, array in described(shapes).items()}
-    steps = list(range(0, 1000, 20))
+    steps = {sampler: list(range(0, 1000, stride)) for sampler, stride in STRIDES.items()}
+    images = {}
     for salt in ("", "averaged."):
         state = carrying(weights(shapes, salt), **DDIM_PATH)
         model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-        drawing = noise((3, 8, 8))
-        arrays[f"{salt}ddim"] = generalized_steps(torch.from_numpy(next(drawing)), steps, model)
-        if not salt:
-            for name in ("fixed_large", "fixed_small"):
-                drawing = noise((3, 8, 8))
-                arrays[name] = ddpm_steps(torch.from_numpy(next(drawing)), steps, model, drawing, name == "fixed_large")
-    for name, images in arrays.items():
-        if isinstance(images, torch.Tensor):
-            arrays[name] = ((images + 1) / 2).clamp(0, 1).numpy()
-            check(name, arrays[name])
-            assert len(images) == COUNT
+        images[f"{salt}ddim"] = generalized_steps(torch.from_numpy(next(noise((3, 8, 8)))), steps["ddim"], model)
+        for variance in ("fixed_large", "fixed_small") if not salt else ():
+            drawing = noise((3, 8, 8))
+            images[variance] = ddpm_steps(torch.from_numpy(next(drawing)), steps["ddpm"], model, drawing,
+                                          variance == "fixed_large")
+    arrays = {f"network.{key}": array for key, array in described(shapes).items()}
+    for name, x in images.items():
+        arrays[name] = ((x + 1) / 2).clamp(0, 1).numpy()
+        check(name, arrays[name])
     np.savez_compressed(HERE / "ddim_images.npz", **arrays)
 
 

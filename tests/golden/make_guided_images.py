@@ -4,8 +4,8 @@ random weights.
     pip install torch==2.13.0 "numpy<2"
     python tests/golden/make_guided_images.py
 
-It is no package. The network is written here with the names that its files have, and the sampler is that of openai/guided-diffusion,
-gaussian_diffusion.py and respace.py: ModelVarType.LEARNED_RANGE, clip_denoised, timestep_respacing "N".
+It is no package. The network is written here with the names that its files have, and the sampler is that of
+openai/guided-diffusion, gaussian_diffusion.py and respace.py: ModelVarType.LEARNED_RANGE, clip_denoised, timestep_respacing "N".
 """
 
 from pathlib import Path
@@ -55,7 +55,7 @@ class AttentionBlock(nn.Module):
         self.norm, self.qkv, self.proj_out = nn.GroupNorm(32, width), nn.Conv1d(width, 3 * width, 1), nn.Conv1d(width, width, 1)
 
     def forward(self, x, emb):
-        b, c, h, w = x.shape
+        b, c = x.shape[:2]
         qkv = self.qkv(self.norm(x.reshape(b, c, -1)))
         if self.new:
             q, k, v = (part.reshape(b * self.heads, c // self.heads, -1) for part in qkv.chunk(3, dim=1))
@@ -163,10 +163,8 @@ def main():
         state = carrying(weights(shapes), **GUIDED_PATH)
         model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
         arrays |= {f"network.{key}": array for key, array in described(shapes).items()}
-        for count in RESPACED if order == "old" else RESPACED[:1]:
-            name = f"{order}.{count}"
-            arrays[name] = p_sample_loop(model, space_timesteps(count), noise((3, 8, 8)))
-            check(name, arrays[name])
+        arrays[order] = p_sample_loop(model, space_timesteps(RESPACED), noise((3, 8, 8)))
+        check(order, arrays[order])
     np.savez_compressed(HERE / "guided_images.npz", **arrays)
 
 

@@ -1,4 +1,5 @@
-"""Make lucidrains_images.npz: the images that denoising-diffusion-pytorch's two samplers draw from our noise, with random weights.
+"""Make lucidrains_images.npz: the images that denoising-diffusion-pytorch's two samplers draw from our noise, with random
+weights.
 
 Packages as for make_lucidrains.py, denoising-diffusion-pytorch==2.3.4; python tests/golden/make_lucidrains_images.py
 """
@@ -36,7 +37,8 @@ def main():
         unet.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
         few = GaussianDiffusion(unet, image_size=SHAPE[1:], timesteps=TIMESTEPS, sampling_timesteps=50)
         arrays[f"{salt}ddim"] = drawn(few.ddim_sample)
-        arrays[f"{salt}ddpm"] = drawn(few.p_sample_loop)
+        if salt:
+            arrays[f"{salt}ddpm"] = drawn(few.p_sample_loop)
     for name, images in list(arrays.items()):
         if images.dtype == np.float32:
             check(name, images)
