@@ -11,7 +11,7 @@ from typing import Any, Literal, Mapping, Sequence
 
 import numpy as np
 
-from ddpm_ms.config import Config, load_over
+from ddpm_ms.config import Config, load_over, replace, resolve_precision, to_dict
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.sources import Source, open_source
 
@@ -56,7 +56,10 @@ def convert(source: str | Path, run_dir: str | Path, *, recipe: str | Path | Non
     weights = _fitting(source, config, found.weights(config.model))
     facts = {"source": str(source.resolve()), "project": found.project,
              "files": {str(path.relative_to(source) if path != source else path.name): _sha256(path) for path in found.files}}
-    _write(run_dir, config.model_copy(update={"init": None}), weights, found.step, facts)
+    precision, amp_level = resolve_precision(config.training.precision, config.training.amp_level)
+    recorded = config.model_copy(update={
+        "init": None, "training": replace(config.training, precision=precision, amp_level=amp_level)})
+    _write(run_dir, recorded, weights, found.step, facts)
     log.info("%s holds the weights of %s: %d tensors of %s", run_dir, source, len(weights), found.project)
     return run_dir
 
@@ -94,6 +97,7 @@ def _fitting(source: Path, config: Config, weights: dict[str, np.ndarray]) -> di
     from ddpm_ms.gaussian_diffusion import create_diffusion
     from ddpm_ms.models import create_model
 
+    _check_size(source, config, weights)
     runtime.current()
     model = create_model(config.model, config.data.channels, config.data.image_size, config.diffusion.timesteps)
     create_diffusion(config.diffusion, model, config.data.image_size)
@@ -107,11 +111,23 @@ def _fitting(source: Path, config: Config, weights: dict[str, np.ndarray]) -> di
     return weights
 
 
+def _check_size(source: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
+    """Raise `InputError` where a stranger's file asks for a network far beyond its weights, before that is built."""
+    largest = max((max(array.shape, default=0) for array in weights.values()), default=0)
+    model: Any = config.model
+    asked = {"dim": model.dim * max(model.dim_mults), "num_classes": model.num_classes or 0}
+    bad = [key for key, value in asked.items() if value > 4 * largest]
+    if len(model.dim_mults) * getattr(model, "num_res_blocks", 1) > len(weights):
+        bad.append("num_res_blocks")
+    if bad:
+        raise InputError(f"{source} does not fit the network: model.{bad[0]} is {shown(getattr(model, bad[0]))} here, and the "
+                         f"weights are {len(weights)} tensors of at most {largest} rows, allowed: weights of this network")
+
+
 def _write(run_dir: Path, config: Config, weights: dict[str, np.ndarray], step: int, facts: dict[str, Any]) -> None:
     """The run directory, under another name until it is whole."""
     from ddpm_ms import runtime
     from ddpm_ms.checkpoints import checkpoint
-    from ddpm_ms.config import to_dict
     from ddpm_ms.training.run_directory import RunDirectory
 
     partial, environment = run_dir.with_name(f".partial_{run_dir.name}"), runtime.environment(runtime.current())

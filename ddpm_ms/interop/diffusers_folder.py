@@ -248,13 +248,13 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
     if objective is None:
         objective = "sample" if predicts_noise is False else "epsilon"
     diffusion = {"timesteps": steps, "objective": _OBJECTIVES[objective], **_schedule(keys, steps)}
-    diffusion["rescale_betas_zero_snr"] = keys.take("rescale_betas_zero_snr", False, False, True)
-    if name == "DDPMScheduler":
-        variances = [kind for kind, ours in _VARIANCES.items() if (ours == "learned") == learned]
-        diffusion["variance"] = _VARIANCES[keys.take("variance_type", "fixed_small", *variances)]
-    else:
-        diffusion["variance"] = "learned" if learned else "fixed_small"  # that of DDIM with eta 1
-        keys.take("set_alpha_to_one", True, True)
+    if keys.take("rescale_betas_zero_snr", False, False, True):
+        diffusion.update(rescale_betas_zero_snr=True, loss_weight="none")  # others would never train the last step
+    # DDIM has no such key of its own; with eta 1 its variance is fixed_small.
+    variances = [kind for kind, ours in _VARIANCES.items() if (ours == "learned") == learned]
+    default = "learned_range" if learned and name == "DDIMScheduler" else "fixed_small"
+    diffusion["variance"] = _VARIANCES[keys.take("variance_type", default, *variances)]
+    keys.take("set_alpha_to_one", True, *([True] if name == "DDIMScheduler" else []))
     clips = keys.take("clip_sample", True, True, False)
     if clips:
         keys.take("clip_sample_range", 1.0, 1)

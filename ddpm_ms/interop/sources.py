@@ -149,8 +149,8 @@ def _guided_diffusion(path: Path, state: State, order: str | None) -> Source:
     def weights(network: Any) -> State:
         heads = dict(num_heads=network.num_heads, num_head_channels=network.num_head_channels)
         if order is None and heads != {"num_heads": 1, "num_head_channels": None}:
-            raise InputError("the order of queries, keys and values in its attention is not known, allowed: "
-                             "--attention-order new, where it was trained with use_new_attention_order, else --attention-order old")
+            raise InputError("the order of queries, keys and values in its attention is not known, allowed: --attention-order "
+                             "new, if it was trained with use_new_attention_order, else old")
         with _about(path):
             return ddpm_unet_from_guided_diffusion(state, num_res_blocks=count, use_new_attention_order=order == "new", **heads)
 
