@@ -28,8 +28,8 @@ def trailing(schedule: NoiseSchedule, steps: int) -> np.ndarray:
 
 
 def both_ends(schedule: NoiseSchedule, steps: int) -> np.ndarray:
-    """Evenly over 0 .. T-1, both of them visited, to the nearest step: guided-diffusion's ``timestep_respacing``, and what
-    diffusers calls linspace."""
+    """Evenly over 0 .. T-1, both of them visited, to the nearest step: what diffusers calls linspace, and guided-diffusion's
+    ``timestep_respacing``, whose sum of strides can fall on the other side of a half (not with 25, 50, 100, 250 of 1000)."""
     return np.round(np.linspace(0, len(schedule) - 1, steps))
 
 
