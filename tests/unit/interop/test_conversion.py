@@ -246,7 +246,8 @@ def test_a_network_that_is_not_here_is_named(tmp_path, config, message):
 @pytest.mark.parametrize(("keys", "message"), [
     ({"_class_name": "PNDMScheduler"}, "_class_name is 'PNDMScheduler', allowed: DDPMScheduler, DDIMScheduler"),
     ({"thresholding": True}, "thresholding is True, allowed: False"), ({"clip_sample_range": 2.0}, "clip_sample_range is 2.0"),
-    ({"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"}, "timestep_spacing is 'linspace', allowed: leading, trailing"),
+    ({"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"},
+     "timestep_spacing is 'linspace', allowed: leading, trailing"),
     ({"steps_offset": 1}, "steps_offset is 1, allowed: 0"),
     ({"variance_type": "fixed_large_log"}, "variance_type is 'fixed_large_log'"),
     ({"variance_type": "learned_range"}, "variance_type is 'learned_range', allowed: fixed_small"),
