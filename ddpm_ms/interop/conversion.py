@@ -56,12 +56,19 @@ def convert(source: str | Path, run_dir: str | Path, *, recipe: str | Path | Non
     weights = _fitting(source, config, found.weights(config.model))
     facts = {"source": str(source.resolve()), "project": found.project,
              "files": {str(path.relative_to(source) if path != source else path.name): _sha256(path) for path in found.files}}
-    precision, amp_level = resolve_precision(config.training.precision, config.training.amp_level)
-    recorded = config.model_copy(update={
-        "init": None, "training": replace(config.training, precision=precision, amp_level=amp_level)})
-    _write(run_dir, recorded, weights, found.step, facts)
+    _write(run_dir, _recorded(config, said), weights, found.step, facts)
     log.info("%s holds the weights of %s: %d tensors of %s", run_dir, source, len(weights), found.project)
     return run_dir
+
+
+def _recorded(config: Config, said: Mapping[str, Any]) -> Config:
+    """``config`` as a run records it, which did not begin with another; its images take no more steps than there are."""
+    precision, amp_level = resolve_precision(config.training.precision, config.training.amp_level)
+    sampling = config.sampling
+    if "steps" not in said.get("sampling", {}) and (sampling.steps or 0) > config.diffusion.timesteps:
+        sampling = replace(sampling, steps=None)
+    return config.model_copy(update={"init": None, "sampling": sampling, "training": replace(
+        config.training, precision=precision, amp_level=amp_level)})
 
 
 def _check_settled(source: Path, found: Source, said: Mapping[str, Any]) -> None:

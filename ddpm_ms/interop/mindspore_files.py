@@ -34,7 +34,7 @@ def read_mindspore_file(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"MindSpore file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         return _tensors(data)
-    except (IndexError, KeyError, TypeError, ValueError, UnicodeDecodeError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a number where bytes should be, and the like
         raise InputError(f"MindSpore file {path} is cut short, damaged or of another format") from None
 
 

@@ -514,8 +514,7 @@ def spoiled(data, random):
 @pytest.mark.parametrize("kind", ["json", "safetensors", "ckpt", "pt"])
 def test_spoiled_files_are_opened_or_refused_in_one_line(tmp_path, kind):
     random = np.random.default_rng(5)
-    saved = {name: array for name, array in as_project("pytorch_diffusion", random_weights(ddpm_network(dim_mults=(1,),
-             attention_levels=False))).items() if array.size < 2000}
+    saved = as_project("pytorch_diffusion", random_weights(ddpm_network(dim_mults=(1,), attention_levels=False)))
     if kind == "json":
         source = folder(tmp_path / "a")
         files = [source / "unet/config.json", source / "scheduler/scheduler_config.json", source / "model_index.json"]
@@ -549,6 +548,12 @@ def test_a_run_says_where_it_came_from_and_is_not_trained_in_place(tmp_path):
     assert to_dict(found.config)["data"]["image_size"] == 8 and (tmp_path / "run/config.yaml").is_file()
     with pytest.raises(InputError, match="exists, allowed: a new one"):
         convert(source, tmp_path / "run", overrides=["data.image_size=8"])
+
+
+def test_images_take_no_more_steps_than_the_process_has(tmp_path):
+    source = save_torch(tmp_path / "a.pt", as_project("pytorch_diffusion", random_weights(ddpm_network())))
+    found, _ = converted(source, tmp_path / "run", *SETTLED, "diffusion.timesteps=20")
+    assert found.config.sampling.steps is None and found.config.training.precision == "fp32"
 
 
 def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
