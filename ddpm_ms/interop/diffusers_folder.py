@@ -15,7 +15,7 @@ import numpy as np
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.ddpm_unet import ddpm_unet_from_diffusers
 from ddpm_ms.interop.safetensors_files import read_safetensors_file
-from ddpm_ms.interop.torch_files import read_torch_file
+from ddpm_ms.interop.torch_files import is_state, read_torch_file
 
 _LARGEST = 2**24  # bytes of a JSON file
 _VAES = ("AutoencoderKL", "VQModel", "AsymmetricAutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "ConsistencyDecoderVAE")
@@ -300,7 +300,7 @@ def _weights(folder: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     for path in whole:
         if path.is_file():
             found = read_safetensors_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
-            if not isinstance(found, dict) or not all(isinstance(array, np.ndarray) for array in found.values()):
+            if not is_state(found):
                 raise InputError(f"{path} holds no state dict, allowed: names with tensors")
             return found, [path]
     if index.is_file():

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import numpy as np
 
 from ddpm_ms.errors import InputError, shown
-from ddpm_ms.interop.torch_files import read_torch_file
+from ddpm_ms.interop.torch_files import is_state, read_torch_file
 
 # (their name, ours), applied in order to every parameter name.
 _RENAMES = (
@@ -62,7 +62,7 @@ def chosen_state(found: Any, ema: bool) -> dict[str, np.ndarray]:
     """Of what a Trainer saved the state dict of its EMA or its process; any other state dict itself."""
     if isinstance(found, dict) and isinstance(found.get("model"), dict):
         found = found.get("ema" if ema else "model")
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in found.items()):
+    if not is_state(found):
         raise InputError(f"there is no state dict{' of averaged weights' if ema else ''}, allowed: what "
                          "denoising-diffusion-pytorch's Trainer saved, or the state dict of its EMA, GaussianDiffusion or Unet")
     return found
