@@ -15,6 +15,7 @@ import numpy as np
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.ddpm_unet import ddpm_unet_from_diffusers
 from ddpm_ms.interop.safetensors_files import read_safetensors_file
+from ddpm_ms.interop.schedules import schedule_with
 from ddpm_ms.interop.torch_files import is_state, read_torch_file
 
 _LARGEST = 2**24  # bytes of a JSON file
@@ -248,8 +249,9 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
     if objective is None:
         objective = "sample" if predicts_noise is False else "epsilon"
     diffusion = {"timesteps": steps, "objective": _OBJECTIVES[objective], **_schedule(keys, steps)}
-    if keys.take("rescale_betas_zero_snr", False, False, True):
-        diffusion.update(rescale_betas_zero_snr=True, loss_weight="none")  # others would never train the last step
+    diffusion["rescale_betas_zero_snr"] = keys.take("rescale_betas_zero_snr", False, False, True)
+    if diffusion["rescale_betas_zero_snr"] or diffusion.get("betas", [0])[-1] == 1:
+        diffusion["loss_weight"] = "none"  # others would never train the last step, which has no signal
     # DDIM has no such key of its own; with eta 1 its variance is fixed_small.
     variances = [kind for kind, ours in _VARIANCES.items() if (ours == "learned") == learned]
     default = "learned_range" if learned and name == "DDIMScheduler" else "fixed_small"
@@ -258,7 +260,8 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
     clips = keys.take("clip_sample", True, True, False)
     if clips:
         keys.take("clip_sample_range", 1.0, 1)
-    keys.take("thresholding", False, False)
+    thresholds = keys.take("thresholding", False, False, True)
+    dynamic = _dynamic(keys) if thresholds else {}
     for key in ("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "tensor_format"):
         keys.left.pop(key, None)  # of what is off, and of versions that knew other tensors
     keys.take("timestep_values", None, None)
@@ -268,29 +271,37 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
     spacing = spacings[keys.take("timestep_spacing", "leading", *spacings)]
     keys.finish()
     sampler = {"sampler": "ddpm", "steps": None} if name == "DDPMScheduler" else {"sampler": "ddim", "steps": min(50, steps)}
-    sampling = {**sampler, "clip_x_start": clips, "spacing": spacing, "rederive_pred_noise": False}
+    sampling = {**sampler, "clip_x_start": clips or thresholds, "spacing": spacing, "rederive_pred_noise": False, **dynamic}
     return {"diffusion": diffusion, "sampling": sampling}
+
+
+def _dynamic(keys: _Keys) -> dict[str, Any]:
+    """The quantile of dynamic thresholding; nothing where its limit makes it clip as without it."""
+    quantile, limit = keys.number("dynamic_thresholding_ratio", 0.995), keys.number("sample_max_value", 1.0)
+    if limit != 1 and not limit >= 10**4:
+        keys.refuse("sample_max_value", limit, "with thresholding 1, which is plain clipping, or from 10000, which is no limit")
+    return {} if limit == 1 else {"dynamic_threshold": quantile}
 
 
 def _schedule(keys: _Keys, steps: int) -> dict[str, Any]:
     """The name of our schedule that has the same betas, else the betas."""
     start, end = keys.number("beta_start", 1e-4), keys.number("beta_end", 0.02)
     kind = keys.take("beta_schedule", "linear", "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-    given = keys.take("trained_betas", None)
-    if given is not None:
-        if not isinstance(given, list) or len(given) != steps or not all(type(beta) in (int, float) for beta in given):
-            keys.refuse("trained_betas", given, f"null, or {steps} numbers, as many as num_train_timesteps")
-        return {"betas": list(map(float, given))}
-    if kind == "squaredcos_cap_v2":
+    betas = keys.take("trained_betas", None)
+    if betas is not None:
+        if not isinstance(betas, list) or len(betas) != steps or not all(type(beta) in (int, float) for beta in betas):
+            keys.refuse("trained_betas", betas, f"null, or {steps} numbers, as many as num_train_timesteps")
+    elif kind == "squaredcos_cap_v2":
         return {"beta_schedule": "cosine"}
-    if (kind, start, end, steps) in (("linear", 1e-4, 0.02, 1000), ("scaled_linear", 0.00085, 0.012, 1000)):
-        return {"beta_schedule": kind}
-    if kind == "sigmoid":
-        return {"betas": [start + (end - start) / (1 + np.exp(-x)).item() for x in np.linspace(-6, 6, steps)]}
-    if min(start, end) < 0:
-        keys.refuse("beta_start", start, "0 to 1, and so beta_end")
-    betas = np.linspace(start, end, steps) if kind == "linear" else np.linspace(start**0.5, end**0.5, steps) ** 2
-    return {"betas": betas.tolist()}
+    elif not (0 <= start <= 1 and 0 <= end <= 1):
+        keys.refuse("beta_start", start, f"0 to 1, and so beta_end, which is {shown(end)}")
+    elif kind == "sigmoid":
+        betas = start + (end - start) / (1 + np.exp(-np.linspace(-6, 6, steps)))
+    elif kind == "linear":
+        betas = np.linspace(start, end, steps)
+    else:
+        betas = np.linspace(start**0.5, end**0.5, steps) ** 2
+    return schedule_with(betas, rtol=1e-9)
 
 
 def _weights(folder: Path) -> tuple[dict[str, np.ndarray], list[Path]]:

@@ -9,8 +9,7 @@ import numpy as np
 
 from ddpm_ms.diffusion.schedules import NoiseSchedule, create_schedule
 from ddpm_ms.errors import InputError
-
-_SCHEDULES = ("linear", "cosine", "sigmoid")
+from ddpm_ms.interop.schedules import schedule_with
 
 
 def process_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -27,20 +26,12 @@ def process_of(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     betas = np.asarray(buffers["betas"], np.float64)
     if betas.ndim != 1 or not 1 <= len(betas) <= 10**6:
         raise InputError(f"the betas have the shape {betas.shape}, allowed: one dimension, 1 to 1000000")
-    found: dict[str, Any] = {"timesteps": len(betas)}
-    same = [name for name in _SCHEDULES if _same(name, betas)]
-    found.update({"beta_schedule": same[0]} if same else {"betas": betas.tolist()})
+    found: dict[str, Any] = {"timesteps": len(betas), **schedule_with(betas, rtol=1e-5)}  # it keeps them in float32
     if "loss_weight" in buffers and np.shape(buffers["loss_weight"]) == betas.shape:
-        snr = create_schedule(same[0], len(betas)).snr if same else NoiseSchedule(betas).snr
+        name = found.get("beta_schedule")
+        snr = create_schedule(name, len(betas)).snr if name else NoiseSchedule(betas).snr
         found.update(_objective(np.asarray(buffers["loss_weight"], np.float64), snr))
     return found
-
-
-def _same(name: str, betas: np.ndarray) -> bool:
-    try:
-        return bool(np.allclose(create_schedule(name, len(betas)).betas, betas, rtol=1e-5, atol=1e-9))
-    except InputError:  # too few steps for it
-        return False
 
 
 def _objective(weight: np.ndarray, snr: np.ndarray) -> dict[str, Any]:

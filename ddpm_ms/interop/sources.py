@@ -133,7 +133,8 @@ def _ddim_checkpoint(path: Path, value: list[Any], ema: bool) -> Source:
 def _pytorch_diffusion(path: Path, state: State, step: int = 0) -> Source:
     weights = ddpm_unet_from_pytorch_diffusion(state)
     model, channels = settings.of_ddpm_unet(weights, "pytorch_diffusion")
-    recipe = {"model": model, "data": {"channels": channels}, "diffusion": {"objective": "pred_noise", **_learned(model)}}
+    recipe = {"model": model, "data": {"channels": channels}, "diffusion": {"objective": "pred_noise", **_learned(model)},
+              "sampling": {"spacing": "leading"}}
     return Source("pytorch_diffusion", recipe, lambda _: weights, [path], step)
 
 
@@ -154,7 +155,7 @@ def _guided_diffusion(path: Path, state: State, order: str | None) -> Source:
         with _about(path):
             return ddpm_unet_from_guided_diffusion(state, num_res_blocks=count, use_new_attention_order=order == "new", **heads)
 
-    recipe = {"model": model, "data": {"channels": channels}, "diffusion": _learned(model)}
+    recipe = {"model": model, "data": {"channels": channels}, "diffusion": _learned(model), "sampling": {"spacing": "both_ends"}}
     return Source("guided-diffusion", recipe, weights, [path], asked=(("model.num_heads", "model.num_head_channels"),))
 
 

@@ -114,8 +114,7 @@ def test_each_layout_and_format_of_a_folder_gives_one_run(tmp_path):
 
 # pytorch_diffusion and DDIM
 
-OF_DDIM = ["data.image_size=8", "diffusion.timesteps=1000", "diffusion.beta_schedule=linear", "diffusion.variance=fixed_large",
-           "sampling.spacing=leading"]
+OF_DDIM = ["data.image_size=8", "diffusion.timesteps=1000", "diffusion.beta_schedule=linear", "diffusion.variance=fixed_large"]
 ANCESTRAL = [*OF_DDIM, "sampling.sampler=ddpm", f"sampling.steps={1000 // STRIDES['ddpm']}", "sampling.clip_x_start=true"]
 IMPLICIT = [*OF_DDIM, "sampling.sampler=ddim", f"sampling.steps={1000 // STRIDES['ddim']}", "sampling.clip_x_start=false"]
 
@@ -190,6 +189,5 @@ def test_a_file_of_guided_diffusion_draws_what_it_draws_respaced(tmp_path, loade
     run = tmp_path / "run"
     assert main(["convert", str(path), str(run), "--attention-order", order, "data.image_size=8", "model.num_head_channels=64",
                  "diffusion.timesteps=1000", "diffusion.objective=pred_noise", "diffusion.beta_schedule=linear",
-                 "sampling.sampler=ddpm", f"sampling.steps={RESPACED}", "sampling.spacing=both_ends",
-                 "sampling.clip_x_start=true"]) == 0
+                 "sampling.sampler=ddpm", f"sampling.steps={RESPACED}", "sampling.clip_x_start=true"]) == 0
     same(loaded, run, GOLDEN["guided"][order])

@@ -21,6 +21,7 @@ from ddpm_ms.diffusion.loss_weights import create_loss_weight
 from ddpm_ms.diffusion.schedules import schedule_of
 from ddpm_ms.errors import InputError
 from ddpm_ms.interop import convert, read_torch_file
+from ddpm_ms.interop.diffusers_folder import read_diffusers_folder
 from ddpm_ms.interop.lucidrains_process import process_of
 from ddpm_ms.interop.sources import open_source
 from ddpm_ms.models.ddpm_unet import DDPMUnetConfig
@@ -140,6 +141,24 @@ def test_its_schedule_has_the_same_betas(tmp_path, keys, betas):
     np.testing.assert_allclose(schedule_of(found.config.diffusion).betas, betas, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("keys", "name"), [
+    ({}, "linear"), ({"beta_schedule": "scaled_linear"}, "quadratic"), ({"num_train_timesteps": 500, "beta_start": 2e-4,
+                                                                         "beta_end": 0.04}, "linear"),
+    ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}, "scaled_linear")])
+def test_a_schedule_that_is_ours_has_its_name(tmp_path, keys, name):
+    recipe = read_diffusers_folder(folder(tmp_path / "a", scheduler=keys)).recipe
+    assert recipe["diffusion"]["beta_schedule"] == name and "betas" not in recipe["diffusion"]
+
+
+@pytest.mark.parametrize(("limit", "threshold"), [(1.0, None), (1e6, 0.9)])
+def test_dynamic_thresholding_is_taken_where_its_limit_is_none_or_plain_clipping(tmp_path, limit, threshold):
+    found, _ = converted(folder(tmp_path / "a", scheduler={
+        "thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": limit, "clip_sample": False,
+        "trained_betas": [0.1, 0.5, 1.0], "num_train_timesteps": 3, "prediction_type": "sample"}), tmp_path / "run")
+    assert (found.config.sampling.clip_x_start, found.config.sampling.dynamic_threshold) == (True, threshold)
+    assert found.config.diffusion.betas == (0.1, 0.5, 1.0)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_an_embedding_in_another_order_is_put_in_ours_exactly(tmp_path, flip):
     case = "cifar10" if flip else "training_script"
@@ -245,7 +264,8 @@ def test_a_network_that_is_not_here_is_named(tmp_path, config, message):
 
 @pytest.mark.parametrize(("keys", "message"), [
     ({"_class_name": "PNDMScheduler"}, "_class_name is 'PNDMScheduler', allowed: DDPMScheduler, DDIMScheduler"),
-    ({"thresholding": True}, "thresholding is True, allowed: False"), ({"clip_sample_range": 2.0}, "clip_sample_range is 2.0"),
+    ({"thresholding": True, "sample_max_value": 1.5}, "sample_max_value is 1.5, allowed: with thresholding 1"),
+    ({"clip_sample_range": 2.0}, "clip_sample_range is 2.0"),
     ({"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"},
      "timestep_spacing is 'linspace', allowed: leading, trailing"),
     ({"steps_offset": 1}, "steps_offset is 1, allowed: 0"),
@@ -507,14 +527,15 @@ def spoiled(data, random):
     data = bytearray(data)
     for _ in range(random.integers(1, 6)):
         where = random.integers(min(len(data), random.choice([300, 3000, 10**6])))  # most of what can be wrong stands in front
-        data[where:where + random.integers(3)] = random.bytes(random.integers(3))
+        count = random.integers(1, 3)
+        data[where:where + count] = random.bytes(count if random.integers(3) else random.integers(3))
     return bytes(data[:random.integers(1, len(data) + 1)] if random.integers(4) == 0 else data)
 
 
 @pytest.mark.parametrize("kind", ["json", "safetensors", "ckpt", "pt"])
 def test_spoiled_files_are_opened_or_refused_in_one_line(tmp_path, kind):
     random = np.random.default_rng(5)
-    saved = as_project("pytorch_diffusion", random_weights(ddpm_network(dim_mults=(1,), attention_levels=False)))
+    saved = as_project("pytorch_diffusion", random_weights(ddpm_network(dim_mults=(1,), attention_levels=False)), levels=1)
     if kind == "json":
         source = folder(tmp_path / "a")
         files = [source / "unet/config.json", source / "scheduler/scheduler_config.json", source / "model_index.json"]
@@ -524,6 +545,7 @@ def test_spoiled_files_are_opened_or_refused_in_one_line(tmp_path, kind):
          "pt": lambda state, path: save_torch(path, state)}[kind](saved, source)
         files = [source]
     good = {path: path.read_bytes() for path in files}
+    assert open_source(source).weights(None)
     for _ in range(150):
         path = files[random.integers(len(files))]
         path.write_bytes(spoiled(good[path], random))
@@ -552,7 +574,7 @@ def test_a_run_says_where_it_came_from_and_is_not_trained_in_place(tmp_path):
 
 def test_images_take_no_more_steps_than_the_process_has(tmp_path):
     source = save_torch(tmp_path / "a.pt", as_project("pytorch_diffusion", random_weights(ddpm_network())))
-    found, _ = converted(source, tmp_path / "run", *SETTLED, "diffusion.timesteps=20")
+    found, _ = converted(source, tmp_path / "run", *SETTLED, "diffusion.timesteps=40")
     assert found.config.sampling.steps is None and found.config.training.precision == "fp32"
 
 

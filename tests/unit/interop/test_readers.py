@@ -56,8 +56,8 @@ def parameter(dims=b"\x08\x01", content=b"\0" * 4, kind=b"Float32", name=b"a"):
     b"", b"\x08\x05", entry(1, b"\x08\x05\x10\x05"), entry(1, entry(1, b"a")), entry(1, entry(1, b"a") + b"\x10\x05"),
     parameter()[:-1], parameter(name=b"\xff\xfe"), parameter(kind=b"Complex64"), parameter(dims=b"\x08\x02"),
     parameter(dims=b"\x08\x00\x08" + varint(2**62), content=b""), parameter(dims=b"\x08\x01" * 40),
-    parameter() + parameter(b"\x08\x02"), entry(1, entry(1, b"a") + entry(2, b"\x08\x01\x10\x05")), b"\x0b", b"\x0a" + b"\xff" * 20,
-    parameter(dims=entry(1, b"\x01" * 10**7)),
+    parameter() + parameter(b"\x08\x02"), entry(1, entry(1, b"a") + entry(2, b"\x08\x01\x10\x05")), b"\x0b",
+    b"\x0a" + b"\xff" * 20, parameter(dims=entry(1, b"\x01" * 10**7)),
 ])
 def test_mindspore_files_that_cannot_be(tmp_path, content):
     sound = tmp_path / "sound.ckpt"
