@@ -197,7 +197,7 @@ SCHEDULES = Registry("schedule", {
 
 SPACINGS = Registry("spacing", {
     name: f"ddpm_ms.sampling.spacing:{name}"
-    for name in ("linspace", "leading", "trailing", "quadratic", "karras", "log_snr")})
+    for name in ("linspace", "leading", "trailing", "both_ends", "quadratic", "karras", "log_snr")})
 
 
 TIMESTEP_SAMPLERS = Registry("way to draw t", {

@@ -16,7 +16,7 @@ from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.ddpm_unet import ddpm_unet_from_diffusers
 from ddpm_ms.interop.safetensors_files import read_safetensors_file
 from ddpm_ms.interop.schedules import schedule_with
-from ddpm_ms.interop.torch_files import read_torch_file
+from ddpm_ms.interop.torch_files import is_state, read_torch_file
 
 _LARGEST = 2**24  # bytes of a JSON file
 _VAES = ("AutoencoderKL", "VQModel", "AsymmetricAutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "ConsistencyDecoderVAE")
@@ -29,6 +29,7 @@ _EMBEDDINGS = {(False, 1): ("sin_cos", False), (True, 0): ("cos_sin", False), (F
 _OBJECTIVES = {"epsilon": "pred_noise", "sample": "pred_x0", "v_prediction": "pred_v"}
 _VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large",
               "learned_range": "learned"}
+_SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "both_ends"}
 # What an average of diffusers' training scripts adds to the keys of its network.
 _OF_EMA = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
 
@@ -265,7 +266,9 @@ def _process(keys: _Keys, learned: bool) -> dict[str, Any]:
         keys.left.pop(key, None)  # of what is off, and of versions that knew other tensors
     keys.take("timestep_values", None, None)
     keys.take("steps_offset", 0, 0)
-    spacing = keys.take("timestep_spacing", "leading", "leading", "trailing")
+    # With DDIM diffusers takes from step to step of an even stride, whatever steps linspace visits.
+    spacings = {kind: ours for kind, ours in _SPACINGS.items() if (name, kind) != ("DDIMScheduler", "linspace")}
+    spacing = spacings[keys.take("timestep_spacing", "leading", *spacings)]
     keys.finish()
     sampler = {"sampler": "ddpm", "steps": None} if name == "DDPMScheduler" else {"sampler": "ddim", "steps": min(50, steps)}
     sampling = {**sampler, "clip_x_start": clips or thresholds, "spacing": spacing, "rederive_pred_noise": False, **dynamic}
@@ -308,7 +311,7 @@ def _weights(folder: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     for path in whole:
         if path.is_file():
             found = read_safetensors_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
-            if not isinstance(found, dict) or not all(isinstance(array, np.ndarray) for array in found.values()):
+            if not is_state(found):
                 raise InputError(f"{path} holds no state dict, allowed: names with tensors")
             return found, [path]
     if index.is_file():

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, Tuple
 import numpy as np
 
 from ddpm_ms.errors import InputError, shown
-from ddpm_ms.interop.torch_files import read_torch_file
+from ddpm_ms.interop.torch_files import is_state, read_torch_file
 
 Row = Tuple[str, str, str]
 # (their name, ours, the parameters of such a layer); a layer without a name for its parameters is one itself.
@@ -63,7 +63,7 @@ def chosen_state(found: Any, ema: bool) -> dict[str, np.ndarray]:
     """Of what a Trainer saved the state dict of its EMA or its process; any other state dict itself."""
     if isinstance(found, dict) and isinstance(found.get("model"), dict):
         found = found.get("ema" if ema else "model")
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in found.items()):
+    if not is_state(found):
         raise InputError(f"there is no state dict{' of averaged weights' if ema else ''}, allowed: what "
                          "denoising-diffusion-pytorch's Trainer saved, or the state dict of its EMA, GaussianDiffusion or Unet")
     return found

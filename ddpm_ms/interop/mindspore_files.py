@@ -15,6 +15,7 @@ from typing import Any, Iterator
 import numpy as np
 
 from ddpm_ms.errors import InputError
+from ddpm_ms.interop.torch_files import MOST_DIMENSIONS
 
 _DTYPES = {"Float16": "<f2", "Float32": "<f4", "Float64": "<f8", "BFloat16": "<u2", "Int8": "i1", "UInt8": "u1", "Int16": "<i2",
            "Int32": "<i4", "Int64": "<i8", "Bool": "?"}
@@ -41,22 +42,14 @@ def read_mindspore_file(path: Path) -> dict[str, np.ndarray]:
 def _tensors(data: mmap.mmap) -> dict[str, np.ndarray]:
     parts: dict[str, list[bytes]] = {}
     kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for number, value in _fields(data, 0, len(data)):
+    for number, value in _fields(data, range(len(data))):
         if number != 1:
             continue
-        found = dict(_fields(data, value.start, value.stop))
-        name = data[found[1].start:found[1].stop].decode()
-        kind, dims, content = "", [], b""
-        for key, entry in _fields(data, found[2].start, found[2].stop):
-            if key == 1:
-                dims += [entry] if isinstance(entry, int) else list(_packed(data, entry))
-            elif key == 2:
-                kind = data[entry.start:entry.stop].decode()
-            elif key == 3:
-                content = data[entry.start:entry.stop]
+        found = dict(_fields(data, value))
+        name, (kind, dims, content) = _content(data, found[1]).decode(), _tensor(data, found[2])
         if kind not in _DTYPES:  # a text, or of another type than weights
             continue
-        if kinds.setdefault(name, (kind, tuple(dims))) != (kind, tuple(dims)):
+        if kinds.setdefault(name, (kind, dims)) != (kind, dims):
             raise ValueError
         parts.setdefault(name, []).append(content)
     if not parts:
@@ -64,10 +57,26 @@ def _tensors(data: mmap.mmap) -> dict[str, np.ndarray]:
     return {name: _array(parts.pop(name), *kind) for name, kind in kinds.items()}
 
 
+def _tensor(data: mmap.mmap, place: Any) -> tuple[str, tuple[int, ...], bytes]:
+    """Type, dimensions and bytes of a TensorProto, or of a slice of one."""
+    kind, content = "", b""
+    dims: list[int] = []
+    for key, entry in _fields(data, place):
+        if key == 1:
+            dims += [entry] if isinstance(entry, int) else _packed(data, entry)
+            if len(dims) > MOST_DIMENSIONS:
+                raise ValueError
+        elif key == 2:
+            kind = _content(data, entry).decode()
+        elif key == 3:
+            content = _content(data, entry)
+    return kind, tuple(dims), content
+
+
 def _array(parts: list[bytes], kind: str, dims: tuple[int, ...]) -> np.ndarray:
     content, dtype = b"".join(parts) if len(parts) > 1 else parts[0], np.dtype(_DTYPES[kind])
     dims = () if dims == (0,) else dims  # of a scalar
-    if len(dims) > 32 or math.prod(dims) * dtype.itemsize != len(content):
+    if math.prod(dims) * dtype.itemsize != len(content):
         raise ValueError
     raw = np.frombuffer(content, dtype).reshape(dims)
     if kind == "BFloat16":  # the upper half of a float32
@@ -75,8 +84,17 @@ def _array(parts: list[bytes], kind: str, dims: tuple[int, ...]) -> np.ndarray:
     return raw.astype(np.float32) if kind == "Float16" else raw
 
 
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a message: an int, or where its bytes are."""
+def _content(data: mmap.mmap, place: Any) -> bytes:
+    if not isinstance(place, range):
+        raise ValueError
+    return data[place.start:place.stop]
+
+
+def _fields(data: mmap.mmap, place: Any) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of the message at a place: an int, or where its bytes are."""
+    if not isinstance(place, range):
+        raise ValueError
+    at, end = place.start, place.stop
     while at < end:
         key, at = _varint(data, at, end)
         kind = key & 7
@@ -91,11 +109,14 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Any]]:
         at += length
 
 
-def _packed(data: mmap.mmap, place: range) -> Iterator[int]:
+def _packed(data: mmap.mmap, place: range) -> list[int]:
+    """Of many no more than are too many."""
+    values: list[int] = []
     at = place.start
-    while at < place.stop:
+    while at < place.stop and len(values) <= MOST_DIMENSIONS:
         value, at = _varint(data, at, place.stop)
-        yield value
+        values.append(value)
+    return values
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ddpm_ms.errors import InputError
+from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.torch_files import kind_of_file
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
@@ -43,9 +43,13 @@ def read_safetensors_file(path: Path) -> dict[str, np.ndarray]:
 
 def _array(path: Path, data: mmap.mmap, name: str, entry: dict, start: int) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
-        raise InputError(f"safetensors file {path}: {name} has the type {entry['dtype']}, allowed: {', '.join(_DTYPES)}")
+        raise InputError(f"safetensors file {path}: {shown(name)} has the type {entry['dtype']}, allowed: {', '.join(_DTYPES)}")
     dtype, (begin, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
-    raw = np.frombuffer(data, dtype, (end - begin) // dtype.itemsize, start + begin).reshape(entry["shape"])
+    try:
+        raw = np.frombuffer(data, dtype, (end - begin) // dtype.itemsize, start + begin).reshape(entry["shape"])
+    except ValueError:  # more dimensions than NumPy has, or beside a 0 larger ones
+        raise InputError(f"safetensors file {path}: {shown(name)} has the shape {shown(entry['shape'])}, allowed: one of an "
+                         "array") from None
     if entry["dtype"] == "BF16":  # the upper half of a float32
         wide = raw.astype(np.uint32)
         wide <<= 16

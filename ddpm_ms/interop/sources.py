@@ -20,7 +20,7 @@ from ddpm_ms.interop.lucidrains import chosen_state, network_state, unet_from_lu
 from ddpm_ms.interop.lucidrains_process import process_of
 from ddpm_ms.interop.mindspore_files import read_mindspore_file
 from ddpm_ms.interop.safetensors_files import read_safetensors_file
-from ddpm_ms.interop.torch_files import kind_of_file, read_torch_file
+from ddpm_ms.interop.torch_files import is_state, kind_of_file, read_torch_file
 
 State = dict[str, np.ndarray]
 KNOWN = ("a folder of diffusers, or a file of pytorch_diffusion, DDIM, guided-diffusion, P2-weighting, "
@@ -103,7 +103,7 @@ def _recognised(path: Path, value: Any, ema: bool, attention_order: str | None) 
         return _ddim_checkpoint(path, value, ema)
     if isinstance(value, dict) and isinstance(value.get("model"), dict):
         return _lucidrains(path, value, ema)
-    if not isinstance(value, dict) or not all(isinstance(n, str) and isinstance(a, np.ndarray) for n, a in value.items()):
+    if not is_state(value):
         raise InputError(f"there is no state dict, allowed: {KNOWN}")
     names = {name.removeprefix("module.") for name in refused_if_strange(value, "it")}
     if "temb.dense.0.weight" in names:
@@ -124,7 +124,7 @@ def _recognised(path: Path, value: Any, ema: bool, attention_order: str | None) 
 def _ddim_checkpoint(path: Path, value: list[Any], ema: bool) -> Source:
     """[network, optimizer, epoch, step, average], the last of which is not always there."""
     chosen = value[-1 if ema else 0] if value else None
-    if not isinstance(chosen, dict) or not all(isinstance(array, np.ndarray) for array in chosen.values()):
+    if not is_state(chosen):
         raise InputError(f"the list holds no {'averaged ' if ema else ''}weights{' (--raw takes the others)' if ema else ''}, "
                          "allowed: a checkpoint of DDIM, [network, optimizer, epoch, step, average]")
     return _pytorch_diffusion(path, refused_if_strange(chosen, "it"), _step(value[3] if len(value) > 3 else 0))
@@ -133,7 +133,8 @@ def _ddim_checkpoint(path: Path, value: list[Any], ema: bool) -> Source:
 def _pytorch_diffusion(path: Path, state: State, step: int = 0) -> Source:
     weights = ddpm_unet_from_pytorch_diffusion(state)
     model, channels = settings.of_ddpm_unet(weights, "pytorch_diffusion")
-    recipe = {"model": model, "data": {"channels": channels}, "diffusion": {"objective": "pred_noise", **_learned(model)}}
+    recipe = {"model": model, "data": {"channels": channels}, "diffusion": {"objective": "pred_noise", **_learned(model)},
+              "sampling": {"spacing": "leading"}}
     return Source("pytorch_diffusion", recipe, lambda _: weights, [path], step)
 
 
@@ -154,7 +155,7 @@ def _guided_diffusion(path: Path, state: State, order: str | None) -> Source:
         with _about(path):
             return ddpm_unet_from_guided_diffusion(state, num_res_blocks=count, use_new_attention_order=order == "new", **heads)
 
-    recipe = {"model": model, "data": {"channels": channels}, "diffusion": _learned(model)}
+    recipe = {"model": model, "data": {"channels": channels}, "diffusion": _learned(model), "sampling": {"spacing": "both_ends"}}
     return Source("guided-diffusion", recipe, weights, [path], asked=(("model.num_heads", "model.num_head_channels"),))
 
 

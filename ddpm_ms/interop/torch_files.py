@@ -16,7 +16,7 @@ import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Literal
+from typing import TYPE_CHECKING, Any, Callable, Literal
 
 import numpy as np
 
@@ -25,8 +25,11 @@ from ddpm_ms.interop import pickles
 from ddpm_ms.interop.pickles import Global
 from ddpm_ms.interop.zip_entries import ZipEntries
 
+if TYPE_CHECKING:  # from Python 3.10 on
+    from typing import TypeGuard
+
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_MOST_DIMENSIONS = 32  # of NumPy
+MOST_DIMENSIONS = 32  # of NumPy
 _LONGEST_KEY = 100  # characters of a storage's name, which is a number
 # Of each storage: how its elements lie in the file, and as what they are returned.
 _KINDS = {
@@ -54,6 +57,11 @@ def read_torch_file(path: str | Path) -> Any:
         raise InputError(f"PyTorch file {path} {error}") from None
     except MemoryError:  # numbers of 16 bits, all of which the file has
         raise InputError(f"PyTorch file {path} takes more memory than there is") from None
+
+
+def is_state(value: Any) -> TypeGuard[dict[str, np.ndarray]]:
+    """Whether it is a state dict: arrays by name."""
+    return isinstance(value, dict) and all(isinstance(n, str) and isinstance(a, np.ndarray) for n, a in value.items())
 
 
 def _read(path: Path) -> Any:
@@ -101,7 +109,7 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
 
 def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     if len(arguments) != 1 or not _extents(arguments[0]):
-        raise InputError(f"has a torch.Size that is not made of at most {_MOST_DIMENSIONS} whole numbers from 0")
+        raise InputError(f"has a torch.Size that is not made of at most {MOST_DIMENSIONS} whole numbers from 0")
     return arguments[0]
 
 
@@ -118,7 +126,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
     storage, offset, shape, strides = arguments[:4]
     if not (_extents((offset,)) and _extents(shape) and _extents(strides) and len(shape) == len(strides)):
         raise InputError(f"has a tensor in storage {shown(storage.key)} whose offset, shape and strides are not whole numbers "
-                         f"from 0, in at most {_MOST_DIMENSIONS} dimensions")
+                         f"from 0, in at most {MOST_DIMENSIONS} dimensions")
     elements = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides)) if elements else offset - 1
     # An expanded tensor (stride 0) could be larger than any memory; an empty one has a shape that NumPy must take, too.
@@ -129,7 +137,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
 
 
 def _extents(values: Any) -> bool:
-    return (type(values) is tuple and len(values) <= _MOST_DIMENSIONS
+    return (type(values) is tuple and len(values) <= MOST_DIMENSIONS
             and all(type(n) is int and 0 <= n < 2**62 for n in values))
 
 

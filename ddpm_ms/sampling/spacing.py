@@ -27,6 +27,12 @@ def trailing(schedule: NoiseSchedule, steps: int) -> np.ndarray:
     return np.round(len(schedule) - np.arange(steps)[::-1] * (len(schedule) / steps)) - 1
 
 
+def both_ends(schedule: NoiseSchedule, steps: int) -> np.ndarray:
+    """Evenly over 0 .. T-1, both of them visited, to the nearest step: what diffusers calls linspace, and guided-diffusion's
+    ``timestep_respacing``, whose sum of strides can fall on the other side of a half (not with 25, 50, 100, 250 of 1000)."""
+    return np.round(np.linspace(0, len(schedule) - 1, steps))
+
+
 def quadratic(schedule: NoiseSchedule, steps: int) -> np.ndarray:
     """Proportional to i^2, denser near the clean end (DDIM, arXiv:2010.02502, appendix D.2), up to T - 1."""
     last = len(schedule) - 1

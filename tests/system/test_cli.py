@@ -344,7 +344,7 @@ def test_a_run_without_averaged_weights_is_compared_raw(trained, tmp_path, capsy
     (["--steps", "21"], "steps is 21, allowed: 1 to 20"),
     (["--steps", "0"], "steps is 0, allowed: at least 1"),
     (["--sampler", "pndm"], "sampler is 'pndm', allowed: ddpm, ddim, heun, dpmpp_2m, dpmpp_2m_sde, unipc"),
-    (["--spacing", "even"], "spacing is 'even', allowed: linspace, leading, trailing, quadratic, karras, log_snr"),
+    (["--spacing", "even"], "spacing is 'even', allowed: linspace, leading, trailing, both_ends, quadratic, karras, log_snr"),
     (["--sampler", "euler"], "sampler is 'euler', allowed: ddim with eta 0"),
     (["--sampler", "heun", "--eta", "0.5"], "sampling.eta is 0.5, which heun does not take but ddim, allowed: null"),
     (["--variance", "fixed_large"], "sampling.variance is 'fixed_large', which ddim does not take but ddpm, allowed: null"),

@@ -7,6 +7,7 @@ it was made from.
 import contextlib
 import io
 import json
+import pickletools
 import secrets
 import shutil
 import tracemalloc
@@ -22,13 +23,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save
+from torch_writer import torch_file
 
 from ddpm_ms.checkpoints import checkpoint
-from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_yaml
+from ddpm_ms.config import Config, config_from_dict, load_config, load_over, to_dict, to_yaml
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.sides import side_of
+from ddpm_ms.interop.sources import open_source
 from ddpm_ms.interop.torch_files import read_torch_file
 from ddpm_ms.visual import report, runs
 
@@ -374,7 +377,8 @@ TORCH = [path.read_bytes() for path in sorted((ROOT / "tests" / "golden" / "torc
 OPCODES = [bytes([code]) for code in b"NJKMGX()]}taesuqrhjcRbQio.P0" + bytes(range(0x80, 0x99))] + [
     b"K\1", b"J\4\0\0\0", b"q\0", b"q\1", b"h\0", b"h\1", b"X\1\0\0\0" + b"0", b"X\7\0\0\0storage", b"ctorch\nFloatStorage\n",
     b"ctorch\nSize\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n", b"(K\1t",
-    b"ctorch._utils\n_rebuild_parameter\n", b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" + b"0NK\4tQ"]
+    b"ctorch._utils\n_rebuild_parameter\n", b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" + b"0NK\4tQ",
+    b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" + b"0NK\4NtQ"]
 
 
 def torch_archive(pickle, others):
@@ -414,29 +418,145 @@ def test_harmed_pytorch_files(tmp_path, cases):
     assert cases // 50 < taken < cases
 
 
+def old_parts(data):
+    """What stands before the pickle of the value, the pickle, and what stands behind it."""
+    places = [0]
+    for _ in range(4):
+        *_, (_, _, last) = pickletools.genops(data[places[-1]:])
+        places.append(places[-1] + last + 1)
+    return data[:places[3]], data[places[3]:places[4]], data[places[4]:]
+
+
 @both_sets
-def test_sound_pytorch_archives_of_harmed_pickles(tmp_path, cases):
+def test_sound_pytorch_files_of_harmed_pickles(tmp_path, cases):
     with zipfile.ZipFile(ROOT / "tests" / "golden" / "torch_files" / "trainer_zip.pt") as archive:
         found = {name.replace("trainer_zip", "x"): archive.read(name) for name in archive.namelist()}
     pickle = found.pop("x/data.pkl")
+    before, old_pickle, behind = old_parts((ROOT / "tests" / "golden" / "torch_files" / "trainer_legacy.pt").read_bytes())
 
-    def check():
+    def check_zip():
         (tmp_path / "x.pt").write_bytes(torch_archive((tmp_path / "pickle").read_bytes(), found))
         reads_torch(tmp_path / "x.pt")
 
-    taken = each_harmed(cases, [pickle], tmp_path / "pickle", check)
-    assert cases // 50 < taken < cases
+    def check_old():
+        (tmp_path / "x.pt").write_bytes(before + (tmp_path / "pickle").read_bytes() + behind)
+        reads_torch(tmp_path / "x.pt")
+
+    assert cases // 50 < each_harmed(cases, [pickle], tmp_path / "pickle", check_zip) < cases
+    assert cases // 50 < each_harmed(cases, [old_pickle], tmp_path / "pickle", check_old) < cases
 
 
 @both_sets
-def test_pytorch_archives_of_odd_opcodes(tmp_path, cases):
+def test_pytorch_files_of_odd_opcodes(tmp_path, cases):
     path = tmp_path / "x.pt"
+    before, _, behind = old_parts(torch_file(np.zeros(4, np.float32), legacy=True))
 
     def check(program):
-        path.write_bytes(torch_archive(b"\x80\2" + b"".join(program) + b".", {"x/data/0": b"\0" * 16}))
+        pickle = b"\x80\2" + b"".join(program) + b"."
+        path.write_bytes(torch_archive(pickle, {"x/data/0": b"\0" * 16}))
+        ends_cleanly(reads_torch, path)
+        path.write_bytes(before + pickle + behind)
         ends_cleanly(reads_torch, path)
 
     each(cases, st.lists(st.sampled_from(OPCODES), min_size=1, max_size=40), check)
+
+
+# Weights of other projects: what their files say is a recipe, or one line.
+
+GOLDENS = ROOT / "tests" / "golden"
+SETTLED = ["diffusion.timesteps=1000", "diffusion.objective=pred_noise", "diffusion.beta_schedule=linear",
+           "diffusion.variance=fixed_small", "sampling.clip_x_start=true", "data.image_size=8"]
+
+
+def small_state(project, part="network", by=16):
+    """Names and shapes of a real network, as narrow as it can be."""
+    golden = np.load(GOLDENS / f"{project}_images.npz")
+    shapes = ([max(n // by, 1) if n > 7 else n for n in map(int, shape.split())] for shape in golden[f"{part}.shapes"].tolist())
+    state = {name: np.zeros(shape, np.float32) for name, shape in zip(golden[f"{part}.names"].tolist(), shapes)}
+    return {name: np.linspace(0.01, 0.3, len(array), dtype="f4") if name == "betas" else array for name, array in state.items()}
+
+
+def of_mindspore(folder):
+    saved = [{"name": name.replace(".to_qkv.", ".fn.fn.to_qkv."), "data": ms.Tensor(array)}
+             for name, array in small_state("lucidrains", by=4).items()]
+    ms.save_checkpoint(saved, str(folder / "saved.ckpt"))
+    return (folder / "saved.ckpt").read_bytes()
+
+
+def opens(path):
+    """As a conversion begins."""
+    load_over(open_source(path).recipe, None, SETTLED)
+
+
+@both_sets
+def test_harmed_files_of_other_projects(tmp_path, cases):
+    ddim, guided, trainer = small_state("ddim"), small_state("guided"), small_state("lucidrains", "model", 4)
+    corpus = [torch_file(ddim), torch_file([ddim, {}, 3, 4, ddim], legacy=True), torch_file(guided),
+              torch_file({"step": 1, "model": trainer, "ema": {f"ema_model.{name}": array for name, array in trainer.items()}}),
+              save(ddim), of_mindspore(tmp_path)]
+    path = tmp_path / "x.bin"
+    for data in corpus:
+        path.write_bytes(data)
+        opens(path)
+    assert cases // 50 < each_harmed(cases, corpus, path, lambda: opens(path)) < cases
+
+
+WORDS = ["model", "ema", "step", "state", "betas", "module.conv_in.weight", "conv_in.weight", "temb.dense.0.weight",
+         "time_embed.0.weight", "init_conv.weight", "final_conv.weight", "ema_model.model.init_conv.weight",
+         "input_blocks.0.0.weight", "down.0.block.0.conv1.weight", "mid.block_1.temb_proj.weight", "downs.0.3.weight",
+         "downs.0.2.fn.fn.to_qkv.weight", "mid_attn.mem_kv", "label_emb.weight", "conv_out.weight", "out.2.weight",
+         "time_mlp.1.weight", "", "x" * 999, "\x1b[2J"]
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 8, 64]), max_size=4).filter(lambda shape: np.prod(shape) < 5000)
+TENSORS = st.builds(np.zeros, SHAPES, st.sampled_from(["f4", "f4", "f2", "i8", "?"]))
+NAMES = st.one_of(st.sampled_from(WORDS), st.integers(-1, 2**63), st.text(max_size=3))
+VALUES = st.recursive(
+    st.one_of(TENSORS, TENSORS, st.none(), st.booleans(), st.integers(-2**63, 2**63), st.floats(), st.sampled_from(WORDS)),
+    lambda inner: st.one_of(st.dictionaries(NAMES, inner, max_size=6), st.dictionaries(NAMES, TENSORS, max_size=12),
+                            st.lists(inner, max_size=5), st.lists(inner, max_size=3).map(tuple)), max_leaves=15)
+
+
+@both_sets
+def test_files_of_odd_states(tmp_path, cases):
+    path = tmp_path / "x.pt"
+
+    def check(value):
+        value, legacy = value
+        path.write_bytes(torch_file(value, legacy))
+        ends_cleanly(opens, path)
+
+    each(cases, st.tuples(VALUES, st.booleans()), check)
+
+
+CONFIG = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
+          "block_out_channels": [16, 32], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "norm_num_groups": 4,
+          "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": None, "norm_eps": 1e-6, "dropout": 0.0,
+          "num_class_embeds": None, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "act_fn": "silu",
+          "time_embedding_dim": None, "downsample_type": "conv", "resnet_time_scale_shift": "default",
+          "mid_block_scale_factor": 1}
+SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02,
+             "beta_schedule": "linear", "trained_betas": None, "variance_type": "fixed_small", "clip_sample": True,
+             "clip_sample_range": 1.0, "prediction_type": "epsilon", "thresholding": False, "timestep_spacing": "leading",
+             "steps_offset": 0, "rescale_betas_zero_snr": False, "sample_max_value": 1.0}
+
+
+@both_sets
+def test_folders_of_diffusers_with_odd_values(tmp_path, cases):
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(save(small_state("diffusers", "ddpm", by=1)))
+
+    def written(config, scheduler):
+        for name, keys in (("config", config), ("scheduler_config", scheduler)):
+            with contextlib.suppress(ValueError):  # more digits than Python prints
+                (tmp_path / f"{name}.json").write_text(json.dumps(keys, default=str, skipkeys=True))
+
+    def check(changes):
+        written({**CONFIG, **changes[0]}, {**SCHEDULER, **changes[1]})
+        ends_cleanly(opens, tmp_path)
+
+    written(CONFIG, SCHEDULER)
+    opens(tmp_path)
+    usual = st.sampled_from([0, 1, -1, 10**9, 0.5, True, None, "conv", "resnet", [1], [16, 32], ["DownBlock2D"], {}])
+    each(cases, st.tuples(*(st.dictionaries(st.sampled_from(list(keys)), st.one_of(usual, TREES), max_size=3)
+                            for keys in (CONFIG, SCHEDULER))), check)
 
 
 # Images and arrays.

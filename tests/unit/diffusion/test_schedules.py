@@ -133,6 +133,7 @@ def test_n_steps_asked_for_are_n_distinct_falling_steps(spacing, timesteps):
     ("linspace", [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
     ("leading", [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]),
     ("trailing", [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
+    ("both_ends", [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]),
     ("quadratic", [999, 789, 604, 444, 308, 197, 111, 49, 12, 0]),
 ])
 def test_spacings_are_their_definitions(spacing, expected):

@@ -1,54 +1,16 @@
 """Writes what torch.save writes, and saves networks of ours under the names of other projects."""
 
-import struct
-import zipfile
-
 import numpy as np
+from torch_writer import torch_file
 
 from ddpm_ms import DDPMUnet
 from ddpm_ms.interop import ddpm_unet_names
 
-_KINDS = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
-
 
 def save_torch(path, value):
     """``value``, made of dicts, lists, numbers, texts and arrays, as a zip file of torch.save with tensors for arrays."""
-    storages = []
-    pickle = b"\x80\x02" + _pickled(value, storages) + b"."
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", pickle)
-        archive.writestr("archive/byteorder", "little")
-        for key, array in enumerate(storages):
-            archive.writestr(f"archive/data/{key}", array.tobytes())
+    path.write_bytes(torch_file(value))
     return path
-
-
-def _pickled(value, storages):
-    if isinstance(value, np.ndarray):
-        storages.append(np.ascontiguousarray(value))
-        key = str(len(storages) - 1)
-        storage = b"(" + _text("storage") + b"ctorch\n" + _KINDS[str(value.dtype)].encode() + b"\n" + _text(key) + _text(
-            "cpu") + _number(value.size) + b"tQ"
-        strides = [stride // value.itemsize for stride in storages[-1].strides]
-        return (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + _number(0) + _numbers(value.shape) + _numbers(strides)
-                + b"\x89ccollections\nOrderedDict\n)RtR")
-    if isinstance(value, dict):
-        return b"}" + b"".join(_pickled(key, storages) + _pickled(item, storages) + b"s" for key, item in value.items())
-    if isinstance(value, list):
-        return b"]" + b"".join(_pickled(item, storages) + b"a" for item in value)
-    return _text(value) if isinstance(value, str) else _number(value)
-
-
-def _text(value):
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def _number(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def _numbers(values):
-    return b"(" + b"".join(map(_number, values)) + b"t"
 
 
 def random_weights(model, seed=0):
