@@ -10,8 +10,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "convert", help="make a run directory of another project's weights",
         description="Make a run directory, which every other command takes, of the weights of diffusers (a folder), "
-                    "pytorch_diffusion and DDIM, guided-diffusion and P2-weighting, or denoising-diffusion-pytorch. What the "
-                    "files do not say is asked for by name.")
+                    "pytorch_diffusion and DDIM, guided-diffusion and P2-weighting, denoising-diffusion-pytorch or "
+                    "denoising-diffusion-mindspore. What the files do not say is asked for by name.")
     command.add_argument("source", metavar="SOURCE", help="the folder or the file")
     command.add_argument("run_dir", metavar="RUN_DIR", help="a new directory")
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="what the files do not say, or say otherwise")
