@@ -232,4 +232,6 @@ def register_loss_weight(name: str, weight: Callable[..., Any]) -> None:
 def register_metric(name: str, metric: Callable[..., Any]) -> None:
     """Let ``ddpm-ms evaluate --metric`` name ``metric``, a function from `ddpm_ms.evaluation.Subject` to a report.
     `InputError` where the name is taken or no plain word."""
+    if name in COMPARISONS:
+        raise InputError(f"the name of a metric is {name!r}, allowed: one that is not taken, as are {', '.join(COMPARISONS)}")
     METRICS.register(name, metric)

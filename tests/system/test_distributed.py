@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +17,8 @@ from safetensors.numpy import load_file
 from ddpm_ms.launch.job import free_port
 
 ROOT = Path(__file__).parents[2]
-TRAIN_ALONE, TRAIN, SAMPLE = (ROOT / "scripts" / f"run_{name}.sh" for name in ("standalone_train", "distribute_train", "sample"))
+TRAIN_ALONE, TRAIN, SAMPLE, EVALUATE = (
+    ROOT / "scripts" / f"run_{name}.sh" for name in ("standalone_train", "distribute_train", "sample", "eval"))
 RECIPE = f"""
 base: {ROOT}/configs/digits.yaml
 runtime: {{compile_cache: false}}
@@ -117,6 +119,22 @@ def test_samples_are_the_same_on_two_ranks(folder):
         assert process.returncode == 0, output
     one, two = (np.load(folder / f"{ranks}.npz")["images"].astype(int) for ranks in (1, 2))
     assert one.shape == two.shape == (5, 8, 8, 1) and np.abs(one - two).max() <= 1
+
+
+@pytest.mark.slow
+def test_numbers_of_a_comparison_are_the_same_on_two_ranks(folder):
+    def scores(ranks):
+        process = bash(EVALUATE, "CPU", ranks, folder / "alone", "--metric", "fid", "kid", "is", "recall", "--features", "digits",
+                       "-n", 40, "--batch-size", 8)
+        output = finish(process)
+        assert process.returncode == 0, output
+        row = json.loads((folder / "alone" / "evaluations.jsonl").read_text().splitlines()[-1])
+        return [number for score in row["scores"].values() for number in score.values() if number is not None]
+
+    two = scores(2)
+    assert scores(1) == pytest.approx(two, rel=1e-9)  # of the images that two ranks have drawn
+    shutil.rmtree(folder / "alone" / "evaluations")
+    assert scores(1) == pytest.approx(two, rel=1e-2)  # some pixels of those that one process draws are rounded otherwise
 
 
 def start_and_wait(folder, run):
