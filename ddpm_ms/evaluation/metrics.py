@@ -14,7 +14,7 @@ KID_SUBSETS, KID_SUBSET = 100, 1000
 SPLITS = 10  # of the Inception Score
 NEIGHBOURS = 3  # whose distance is the radius of a ball
 DIRECTIONS = 1000
-BLOCK = 2**26  # numbers of one block of distances or projections
+BLOCK = 2**24  # numbers of one block of distances or projections
 SAME = 1e-12  # square of a distance, as a share of the squared norms, that rounding makes of 0
 
 

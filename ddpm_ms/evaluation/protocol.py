@@ -202,7 +202,7 @@ def _extracted(what: str, dataset: RandomAccessDataset, features: Features, runt
                batch_size: int) -> Iterator[Extracted]:
     """Features of the images in order, as many at once as all ranks compute; every rank has all of them."""
     shares, left = Shares(len(dataset), batch_size, runtime), len(dataset)
-    with progress(shares.rounds, "batch", runtime.rank == 0, f"features of {what}") as bar:
+    with progress(len(dataset), "image", runtime.rank == 0, f"features of {what}") as bar:
         for numbers in shares.batches:
             # The last batch is filled up and cut: another size would be another graph.
             images = to_uint8(dataset.load(np.array(numbers) % len(dataset)))
@@ -210,8 +210,8 @@ def _extracted(what: str, dataset: RandomAccessDataset, features: Features, runt
             parts = {name: gather(np.asarray(part, np.float32), runtime)[:left]
                      for name, part in found._asdict().items() if part is not None}
             yield Extracted(**parts)
-            left -= len(numbers) * runtime.world
-            bar.update()
+            bar.update(len(parts["pool"]))
+            left -= len(parts["pool"])
 
 
 def _save(side: Side, measured: Measured, features: Features, path: str | Path) -> None:

@@ -17,13 +17,13 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ddpm_ms import runtime
 from ddpm_ms.config import DataConfig, replace
-from ddpm_ms.data import create_dataset
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.classifier import chosen_images
 from ddpm_ms.evaluation.features import Extracted, FeatureRequest
 from ddpm_ms.evaluation.statistics import write_arrays
 from ddpm_ms.models.layers import GroupNorm, conv
+from ddpm_ms.parts import DATASETS
 from ddpm_ms.progress import progress
 from ddpm_ms.visual import to_uint8
 
@@ -133,7 +133,7 @@ def labelled_images(config: DataConfig) -> LabelledImages:
     Raises:
         InputError: it has no labels, or fewer than two classes.
     """
-    dataset = create_dataset(replace(config, part="train"))
+    dataset = DATASETS[config.name](replace(config, part="train"))  # at the size that it has, where it has one
     if dataset.labels is None:
         why = dataset.why_no_labels and f" ({dataset.why_no_labels})"
         raise InputError(f"data {config.name} has no labels{why}, allowed with a classifier: data with labels")

@@ -12,6 +12,7 @@ extern "C" {
 typedef int Operator(int, void **, int *, int64_t **, const char **, void *, void *);
 void set_number_of_threads(int);
 Operator conv2d_forward, conv2d_bias_forward, conv2d_backward_data, conv2d_backward_weights, conv2d_bias_backward_weights;
+Operator conv2d_relu_forward, pool;
 Operator norm_forward, norm_backward, softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
 Operator upsample_forward, upsample_backward;
 }
@@ -57,6 +58,20 @@ void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t 
   Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, {stride, before, after}, 2);
 }
 
+void Rectified(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t kh, int64_t kw, int32_t stride, int32_t rows,
+               int32_t columns) {
+  int64_t oh = (h + 2 * rows - kh) / stride + 1, ow = (w + 2 * columns - kw) / stride + 1;
+  Array x({n, c, h, w}), weight({o, c, kh, kw}), bias({o}), y({n, o, oh, ow});
+  Call(conv2d_relu_forward, {&x, &weight, &bias, &y}, {stride, rows, columns}, 2);
+}
+
+void Pools(int64_t n, int64_t c, int64_t h, int64_t w) {
+  Array x({n, c, h, w}), same(x.shape), half({n, c, (h - 3) / 2 + 1, (w - 3) / 2 + 1});
+  Call(pool, {&x, &same}, {0}, 1);
+  Call(pool, {&x, &same}, {1}, 1);
+  Call(pool, {&x, &half}, {2}, 1);
+}
+
 void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
   Array x({n, c, h, w}), gain({n, c}), shift({n, c}), y(x.shape), dx(x.shape), dgain(gain.shape), dshift(gain.shape);
   Call(norm_forward, {&x, &gain, &shift, &y}, {act}, 3);
@@ -85,6 +100,10 @@ void Everything() {
     Convolution(2, 8, 5, 3, 12, 1, 1, 0, 0);
     Convolution(2, 33, 7, 7, 17, 3, 2, 1, 1);
     Convolution(2, 6, 8, 10, 9, 3, 2, 0, 1);
+    Rectified(2, 8, 9, 7, 4, 1, 7, 1, 0, 3);
+    Rectified(2, 3, 9, 7, 5, 3, 3, 2, 0, 0);
+    Pools(2, 5, 3, 3);
+    Pools(3, 2, 9, 16);
     Norm(1, 3, 5, 7, 1);
     Norm(3, 33, 9, 13, 0);
     Softmax(3, 5, 17);

@@ -28,6 +28,7 @@ from ddpm_ms.config import Config, config_from_dict, load_config, to_dict, to_ya
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
 from ddpm_ms.errors import InputError
+from ddpm_ms.evaluation.sides import side_of
 from ddpm_ms.interop.torch_files import read_torch_file
 from ddpm_ms.visual import report, runs
 
@@ -358,6 +359,10 @@ def test_harmed_events_and_weights_of_a_run_that_is_reported(tmp_path, cases):
         [report._shown_event(event) for event in found]
 
     assert each_harmed(cases, [events], tmp_path / "events.jsonl", read_events) == cases
+    compared = {"time": 1.75e9, "scores": {"fid": {"value": 3.0, "deviation": None}}, "judged": {"what": "a", "images": 2},
+                "against": None, "features": {"identity": "b"}, "notes": ["c"]}
+    assert each_harmed(cases, [(json.dumps(compared) + "\n").encode() * 2], tmp_path / "evaluations.jsonl",
+                       lambda: runs.read_evaluations(tmp_path)) == cases
     weights = save({"moment1.a": np.zeros((3, 5), np.float32), "moment2.a": np.zeros((3, 5), np.float32)})
     assert each_harmed(cases, [weights], folder / "optimizer.safetensors", lambda: runs.num_parameters(tmp_path)) == cases
 
@@ -502,6 +507,17 @@ def test_harmed_array_files(tmp_path, cases):
               npy(np.array([{}], object), allow_pickle=True), npy(np.zeros(3, [("a", "f4")])), npy(np.array("text"))]
     path = tmp_path / "x.npz"
     taken = each_harmed(cases, corpus, path, lambda: load_array_file(path, 1).load([0]))
+    assert cases // 50 < taken < cases
+
+
+@both_sets
+@pytest.mark.filterwarnings("ignore")
+def test_harmed_sides_of_a_comparison(tmp_path, cases):
+    known = {"mu": np.zeros(3), "sigma": np.eye(3), "count": np.array(9), "features": np.array("a"), "images": np.array("b")}
+    corpus = [npz(**known), npz(**known, mu_s=np.zeros(2), sigma_s=np.eye(2)), npz(arr_0=np.zeros((2, 4, 4, 3), np.uint8)),
+              npz(mu=np.zeros(3), sigma=np.eye(4)), npz(mu=np.array("text"), sigma=np.eye(1))]
+    path = tmp_path / "x.npz"
+    taken = each_harmed(cases, corpus, path, lambda: side_of([str(path)], "--against"))
     assert cases // 50 < taken < cases
 
 

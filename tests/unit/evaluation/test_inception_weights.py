@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddpm_ms.cli import main
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.features import FeatureRequest
 from ddpm_ms.evaluation.inception import units
@@ -38,12 +39,12 @@ def tensor(shape):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function that writes tensors of ones as torch.save would; they share their numbers, which keeps the file small."""
-    def save(named=None, name="weights.pth"):
+    """A function that writes tensors of one number as torch.save would; they share a storage, which keeps the file small."""
+    def save(named=None, name="weights.pth", number=1):
         pickle = b"\x80\x02}(" + b"".join(text(key) + tensor(shape) for key, shape in (named or shapes()).items()) + b"u."
         with zipfile.ZipFile(tmp_path / name, "w") as file:
             file.writestr("archive/data.pkl", pickle)
-            file.writestr("archive/data/0", np.ones(MOST, np.float32).tobytes())
+            file.writestr("archive/data/0", np.full(MOST, number, np.float32).tobytes())
         return tmp_path / name
 
     return save
@@ -135,3 +136,13 @@ def test_features_say_which_file_they_need_and_how_it_is_named(saved, monkeypatc
     monkeypatch.setenv("DDPM_MS_INCEPTION", "absent.pth")
     named = FeatureRequest((1, 8, 8), weights=str(path), protocol="clean-fid")
     assert inception(named).identity == f"inception {sha256[:16]} clean-fid"
+
+
+def test_a_number_in_these_features_is_printed_with_the_weights_and_the_resize(saved, tmp_path, capsys):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8))
+    path = saved(number=0)
+    assert main(["evaluate", "--device", "CPU", "--images", str(tmp_path / "images.npy"), "--metric", "is",
+                 "--inception", str(path), "--protocol", "clean-fid"]) == 0
+    printed, sha256 = capsys.readouterr().out, hashlib.sha256(path.read_bytes()).hexdigest()
+    assert printed.split()[:2] == ["is", "1"]  # all features are 0
+    assert f"inception {sha256[:16]} clean-fid, 2048 numbers of each image" in printed
