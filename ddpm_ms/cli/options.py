@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import COMPARISONS
 
 if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.checkpoints import Checkpoint
@@ -45,8 +46,9 @@ def trained_parent(required: bool = True) -> argparse.ArgumentParser:
     """Options of every command that draws from a checkpoint, which may be ``required``."""
     trained = argparse.ArgumentParser(add_help=False)
     trained.add_argument("--checkpoint", required=required, metavar="DIR", help="a run directory, or one of its checkpoints")
-    trained.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
-                         "instead of the newest")
+    trained.add_argument("--best", nargs="?", const=True, default=False, choices=[*COMPARISONS], metavar="METRIC",
+                         help="of a run, not the newest checkpoint but that with the smallest validation loss, or with the best "
+                              "of a metric of its evaluation.metric")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
     for name, option in SamplingConfig.model_fields.items():
         flag, text = f"--{name.replace('_', '-')}", f"{option.description} (default: the recipe's)"

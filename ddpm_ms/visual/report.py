@@ -70,7 +70,7 @@ def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any])
         size=size if isinstance(size, (list, tuple)) else (size, size),
         cards=_cards(config["training"], rows, environment, total, runs.seconds_at_work(events, rows),
                      runs.num_parameters(run_dir)),
-        curves=_curves(rows), grids=_evenly_spaced(grids), all_grids=len(grids),
+        curves=_curves(rows) + _measured(runs.read_measurements(run_dir)), grids=_evenly_spaced(grids), all_grids=len(grids),
         reverse=_picture(reverse, "from noise to images") if reverse.is_file() else None,
         evaluations=runs.read_evaluations(run_dir)[-EVENTS:],
         config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows, events),
@@ -113,6 +113,15 @@ def _curves(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
              ("Gradient norm", {"grad_norm": plots.curve(rows, "grad_norm")}, None, True),
              ("Images per second", {"images_per_second": plots.curve(_timed(rows), "images_per_second")}, "linear", True))
     return [(title, plots.curves_svg(curves, scale=scale, smoothed=smoothed)) for title, curves, scale, smoothed in shown]
+
+
+def _measured(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title, SVG) of each metric that training measured, as the last was measured."""
+    rows = [row for row in rows if row["evaluated"] == rows[-1]["evaluated"]]
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "time", "evaluated"))
+    found = {name: plots.curve(rows, name) for name in names}
+    return [(f"{name} of {rows[-1]['evaluated']}", plots.curves_svg({name: curve}, smoothed=False))
+            for name, curve in found.items() if len(curve[0])]
 
 
 def _evenly_spaced(paths: Sequence[Path]) -> list[Picture]:

@@ -20,6 +20,7 @@ from ddpm_ms.config import Config, DataConfig, load_config
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.drawn import DrawnImages
 from ddpm_ms.runtime import graphs
+from ddpm_ms.visual.runs import read_measurements
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
@@ -253,6 +254,25 @@ def test_a_run_is_compared_with_its_data_and_what_it_drew_is_not_drawn_again(tra
     assert found == pytest.approx(first["scores"]["fid"]["value"], rel=1e-4)
     assert main([*same, str(run), "-n", "20", "--metric", "recall"]) == 0 and len(added) == 7
     assert "20 images: data digits\nagainst 20 images: " in capsys.readouterr().out
+
+
+def test_a_finished_run_that_is_to_be_measured_is_measured_and_its_best_checkpoint_found(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    measured = ["evaluation.every=2", "evaluation.images=12", "evaluation.metric=[fid,precision]", "evaluation.features=digits"]
+    done = cli(*train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2", *measured))
+    assert done.returncode == 0 and re.search(
+        r"step 4/4  fid \S+  precision \S+  \(12 images, ddim, steps 4, seed 0, against the 1797 of training, in digits \w{16}\)",
+        done.stderr), done.stderr
+    row, = read_measurements(run)
+    assert row["step"] == 4 and row["fid"] > 0 and 0 <= row["precision"] <= 1
+    # The same by `evaluate`, of the same images.
+    arguments = ["--checkpoint", str(run), "--device", "CPU", "--batch-size", "4"]
+    assert main(["evaluate", *arguments, "--best", "fid", "--metric", "fid", "--features", "digits", "-n", "12"]) == 0
+    assert float(re.search(r"^fid +(\S+)$", capsys.readouterr().out, re.M)[1]) == pytest.approx(row["fid"], rel=1e-4)
+    for metric, message in (("kid", "holds no kid"), ("loss", "invalid choice: 'loss'")):
+        assert main(["sample", *arguments, "--best", metric]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

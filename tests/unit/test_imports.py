@@ -30,9 +30,9 @@ ALLOWED = {
     "costs": LEAVES | {"config", "ops"},
     "launch": LEAVES | {"config", "runtime"},
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
-    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
+    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models", "visual"},
     "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
-                          "models"},
+                          "models", "evaluation"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
