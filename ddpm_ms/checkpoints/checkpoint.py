@@ -299,7 +299,7 @@ def find(path: Path) -> Checkpoint:
 
 def _find_best(path: Path, metric: str | None) -> Checkpoint:
     if metric is not None:
-        COMPARISONS.check("the metric of the best checkpoint", metric)
+        COMPARISONS.check("best", metric)
     found = best(path, metric)
     if found is None:
         others = metrics_measured(path) if path.is_dir() else []

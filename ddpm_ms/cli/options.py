@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
 from ddpm_ms.errors import InputError, check_range
-from ddpm_ms.parts import COMPARISONS
 
 if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.checkpoints import Checkpoint
@@ -46,7 +45,7 @@ def trained_parent(required: bool = True) -> argparse.ArgumentParser:
     """Options of every command that draws from a checkpoint, which may be ``required``."""
     trained = argparse.ArgumentParser(add_help=False)
     trained.add_argument("--checkpoint", required=required, metavar="DIR", help="a run directory, or one of its checkpoints")
-    trained.add_argument("--best", nargs="?", const=True, default=False, choices=[*COMPARISONS], metavar="METRIC",
+    trained.add_argument("--best", nargs="?", const=True, default=False, metavar="METRIC",
                          help="of a run, not the newest checkpoint but that with the smallest validation loss, or with the best "
                               "of a metric of its evaluation.metric")
     trained.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")

@@ -62,7 +62,8 @@ def assert_same_run(run, alone):
         assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs), name
     losses = [[row["loss"] for row in read_metrics(path)] for path in (run, alone)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    measured = [[(row["step"], row["fid"], row["kid"], row["recall"]) for row in read_measurements(path)] for path in (run, alone)]
+    measured = [[[row[name] for name in ("step", "fid", "kid", "recall")] for row in read_measurements(path)]
+                for path in (run, alone)]
     assert [row[0] for row in measured[0]] == [10, 20]
     np.testing.assert_allclose(*measured, rtol=1e-2, atol=1e-4)  # some pixels are rounded otherwise
     grids = [np.asarray(Image.open(path / "samples" / "step_00000020.png")).astype(int) for path in (run, alone)]
