@@ -18,6 +18,7 @@ from ddpm_ms.parts import COMPARISONS, FEATURES, NETWORKS, SAMPLERS
 from ddpm_ms.version import __version__
 
 if TYPE_CHECKING:  # they load MindSpore
+    from ddpm_ms.checkpoints import Checkpoint
     from ddpm_ms.evaluation.features import Features
     from ddpm_ms.evaluation.sides import Side
     from ddpm_ms.runtime import Runtime
@@ -55,7 +56,7 @@ def compare(names: list[str], arguments: argparse.Namespace) -> None:
         return
     print(result)
     if arguments.checkpoint is not None:
-        _record(run_directory(arguments.checkpoint), result.row())
+        record(run_directory(arguments.checkpoint), result.row())
 
 
 def is_run(path: str) -> bool:
@@ -88,9 +89,11 @@ def _features(arguments: argparse.Namespace, judged: Side, against: Side | None)
 
     known = [side for side in (judged, against) if side is not None and side.shape is not None]
     if not known or known[0].shape is None:
-        assert judged.statistics is not None
-        return OfStatistics(judged.statistics.features, len(judged.statistics.pool.mean))
+        found = [side.statistics for side in (judged, against) if side is not None and side.statistics is not None]
+        return OfStatistics(next((one.features for one in found if one.features), ""), len(found[0].pool.mean))
     data = next((side.data for side in known if side.data is not None), None)
+    if data is not None:
+        data = data.changed({"part": "train"})  # what learns from data learns from this part, whichever is compared
     return FEATURES[arguments.features](FeatureRequest(known[0].shape, data, arguments.inception, arguments.protocol))
 
 
@@ -107,13 +110,12 @@ def drawn_side(path: str, arguments: argparse.Namespace, runtime: Runtime) -> tu
     config, count = checkpoint.config, arguments.num_images or IMAGES
     options, classes = sampling(arguments, config), asked_classes(arguments, diffusion, config)
     diffusion.pipeline.check(options)
-    weights = "model.safetensors" if arguments.raw else "ema.safetensors"
-    settings = {**{name: value for name, value in dict(options).items() if name not in EDITING},
-                "steps": options.steps or diffusion.num_timesteps, "classes": classes, "step": checkpoint.step,
-                "weights": weights, "sha256": checkpoint.state["sha256"][weights], "ddpm_ms": __version__}
+    settings = {**weights_of(checkpoint, arguments.raw), **way_of_drawing(options, diffusion.num_timesteps, classes),
+                "ddpm_ms": __version__}
     shape = (config.data.channels, *config.data.size)
     own = SAMPLERS.is_own(options.sampler) and NETWORKS.is_own(config.model.name)
-    drawn = DrawnImages(run_directory(str(checkpoint.path)), settings, shape, kept=own)
+    place = {name: value for name, value in settings.items() if name != "run"}  # a run may be moved
+    drawn = DrawnImages(run_directory(str(checkpoint.path)), place, shape, kept=own)
 
     def images() -> ArrayDataset:
         kept = int(broadcast_text(str(len(drawn.read(count))) if runtime.rank == 0 else "", runtime))
@@ -129,21 +131,39 @@ def drawn_side(path: str, arguments: argparse.Namespace, runtime: Runtime) -> tu
                  each_round=keep)
         return ArrayDataset(np.concatenate(parts), shape[0])
 
-    what = f"{checkpoint.path}, {'raw' if arguments.raw else 'averaged'} weights {settings['sha256'][:16]}, {_way(settings)}"
-    side = Side(what, count, shape, images, facts={"run": str(checkpoint.path), **settings}, data=config.data, fixed=False)
+    what = f"{in_words(settings)}, {way_in_words(settings)}"
+    side = Side(what, count, shape, images, facts=settings, data=config.data, fixed=False)
     return side, lambda: training_data(config)
 
 
-def _way(settings: dict[str, Any]) -> str:
-    """How images are drawn, in words: sampler, steps and seed, and what is not as usual."""
+def weights_of(checkpoint: Checkpoint, raw: bool) -> dict[str, Any]:
+    """Which weights of which run: facts for evaluations.jsonl."""
+    weights = "model.safetensors" if raw else "ema.safetensors"
+    return {"run": str(checkpoint.path), "step": checkpoint.step, "weights": weights,
+            "sha256": checkpoint.state["sha256"][weights]}
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    return f"{facts['run']}, {'averaged' if facts['weights'].startswith('ema') else 'raw'} weights {facts['sha256'][:16]}"
+
+
+def way_of_drawing(options: SamplingConfig, timesteps: int, classes: list[int] | None) -> dict[str, Any]:
+    """How images are drawn from noise: facts for evaluations.jsonl."""
+    return {**{name: value for name, value in dict(options).items() if name not in EDITING}, "steps": options.steps or timesteps,
+            "classes": classes}
+
+
+def way_in_words(facts: dict[str, Any]) -> str:
+    """The same for people: sampler, steps and seed, and what is not as usual."""
     usual = dict(SamplingConfig())
-    others = [f"{name} {value}" for name, value in settings.items()
+    others = [f"{name} {value}" for name, value in facts.items()
               if name not in ("sampler", "steps", "seed") and name in usual and value != usual[name]]
-    chosen = [] if settings["classes"] is None else [f"classes {' '.join(map(str, settings['classes']))}"]
-    return ", ".join([settings["sampler"], f"{settings['steps']} steps", f"seed {settings['seed']}", *others, *chosen])
+    chosen = [] if facts["classes"] is None else [f"classes {' '.join(map(str, facts['classes']))}"]
+    return ", ".join([facts["sampler"], f"{facts['steps']} steps", f"seed {facts['seed']}", *others, *chosen])
 
 
-def _record(run_dir: Path, row: dict[str, Any]) -> None:
+def record(run_dir: Path, row: dict[str, Any]) -> None:
     """Add a line to the run's evaluations.jsonl; a disk that does not take it costs the line."""
     from ddpm_ms.training.files import append_json
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import time
+from typing import Any, Mapping
 
 import numpy as np
 
 from ddpm_ms.cli.classes import asked_classes
-from ddpm_ms.cli.compare import IMAGES, compare
+from ddpm_ms.cli.compare import IMAGES, compare, in_words, record, way_in_words, way_of_drawing, weights_of
 from ddpm_ms.cli.drawing import draw, from_noise
-from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, trained_parent
+from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, run_directory, trained_parent
 from ddpm_ms.cli.train_classifier import train_classifier
 from ddpm_ms.config import SamplingConfig
 from ddpm_ms.errors import EvaluationError, InputError
@@ -87,7 +89,10 @@ def judge(metric: str, arguments: argparse.Namespace) -> None:
     classes = asked_classes(arguments, diffusion, checkpoint.config)
     from ddpm_ms.evaluation import Subject
 
+    facts: dict[str, Any] = weights_of(checkpoint, arguments.raw)
+
     def drawing(options: SamplingConfig, count: int) -> np.ndarray:
+        facts.update(way_of_drawing(options, diffusion.num_timesteps, classes), images=facts.get("images", 0) + count)
         return draw(from_noise(diffusion.pipeline, options), count, arguments.batch_size, runtime, classes).images
 
     report = METRICS[metric](Subject(
@@ -96,6 +101,14 @@ def judge(metric: str, arguments: argparse.Namespace) -> None:
     if runtime.rank != 0:
         return
     print(report)
+    numbers = getattr(report, "numbers", None)
+    if isinstance(numbers, Mapping):
+        what = ", ".join([in_words(facts), *([way_in_words(facts)] if "images" in facts else [])])
+        record(run_directory(arguments.checkpoint), {
+            "time": round(time.time(), 3),
+            "scores": {name: {"value": float(value), "deviation": None} for name, value in numbers.items()},
+            "judged": {"what": what, "images": None, **facts}, "against": None,
+            "features": {"name": metric, "identity": f"--metric {metric}", "width": None}, "notes": []})
     passed = getattr(report, "passed", None)
     if passed is not None:
         print("PASSED" if passed else f"FAILED (needed: {report.requirement})")

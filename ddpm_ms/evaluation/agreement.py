@@ -22,6 +22,11 @@ class AgreementReport:
     real: float
     identity: str  # of the classifier
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """For evaluations.jsonl."""
+        return {"agreement": self.agree, "real_agreement": self.real}
+
     def __str__(self) -> str:
         return (f"recognised as the class asked for: {self.agree:.1%} of {self.samples} samples, {self.real:.1%} of real images "
                 f"that the classifier was not trained on\nin: {self.identity}")

@@ -21,6 +21,11 @@ class BitsPerDimReport:
     decoder: np.ndarray
     variance: str  # of the process
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """For evaluations.jsonl."""
+        return {"bits_per_dim": self.total.mean(), "prior": self.prior.mean(), "decoder": self.decoder.mean()}
+
     def __str__(self) -> str:
         count = len(self.total)
         return (f"bits/dim: {self.total.mean():.4f} +- {self.total.std() / count ** 0.5:.4f} over {count} images "

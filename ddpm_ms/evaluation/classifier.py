@@ -79,6 +79,13 @@ class ClassifierReport:
     requirement: str | None = REQUIREMENT  # None where it is not known what a good network reaches
 
     @property
+    def numbers(self) -> dict[str, float]:
+        """For evaluations.jsonl."""
+        found = {"recognised": self.confident, "classes": self.classes, "distance": self.distance,
+                 "real_distance": self.real_distance}
+        return found if self.agree is None else {**found, "agree": self.agree}
+
+    @property
     def passed(self) -> bool | None:
         """Whether the requirement is met; None where there is none."""
         if self.requirement is None:

@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation import metrics
 from ddpm_ms.evaluation.metrics import Gaussian, Score
 
@@ -52,6 +53,8 @@ class Comparison:
 
 
 def _frechet(a: Gaussian, b: Gaussian) -> Score:
+    if a.mean.shape != b.mean.shape:  # of files: images were checked
+        raise InputError(f"statistics are of {len(a.mean)} and {len(b.mean)} numbers an image, allowed: the same")
     return Score(metrics.frechet(a, b))
 
 

@@ -26,6 +26,8 @@ from ddpm_ms.visual import to_uint8
 
 log = logging.getLogger("ddpm_ms")
 
+WIDEST = 8192  # features: their covariance takes 512 MiB
+
 
 @dataclass(frozen=True)
 class Result:
@@ -79,6 +81,9 @@ def compare(judged: Side, against: Side | None, names: Sequence[str], features: 
         against = None
     elif against is None:
         raise InputError(f"--metric {next(iter(two_sided))} without --against, allowed: with it")
+    if features.width > WIDEST and (save or any(comparison.needs == "pool" for comparison in chosen.values())):
+        raise InputError(f"features {features.identity} are {features.width} numbers an image, allowed for a covariance: "
+                         f"{WIDEST} (kid and mind need none)")
     _check_shapes(judged, against)
     _check(judged, chosen, features)
     theirs: Measured | None = Measured()

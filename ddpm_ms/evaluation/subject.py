@@ -1,6 +1,7 @@
 """What a metric is given: a checkpoint to judge, and how it was asked to.
 
 A metric is a function of a `Subject` that returns a report; `ddpm_ms.parts` names it. ``str(report)`` is printed. Where the
+report has an attribute ``numbers``, a mapping of names to numbers, these go into the run's evaluations.jsonl. Where the
 report has an attribute ``passed`` that is not None, that decides the exit status, and its ``requirement`` says what was needed.
 
 Every rank calls the metric. `Subject.draw` shares its images among the ranks and gives all of them to each; only rank 0's

@@ -11,6 +11,7 @@ from ddpm_ms.config import Config, SamplingConfig
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.features import Extracted, FeatureRequest, Features
+from ddpm_ms.evaluation.protocol import WIDEST
 from ddpm_ms.evaluation.sides import of_dataset
 from ddpm_ms.evaluation.yardstick import Yardstick
 from ddpm_ms.parts import COMPARISONS, FEATURES
@@ -45,7 +46,7 @@ class Evaluation:
         _check_metrics(self.names, c.images, len(dataset), features)
         against = of_dataset(f"the run's training data ({config.data.name})", dataset, {}, config.data)
         self._yardstick = Yardstick(against, self.names, _Checked(features, check), runtime)
-        self.what = (f"{c.images} images, {_in_words(config.sampling)}, against the {len(dataset)} of training, in "
+        self.what = (f"{c.images} images, {_in_words(config.sampling, config.diffusion.timesteps)}, against the {len(dataset)} of training, in "
                      f"{features.identity}")
 
     def is_due(self, step: int, total_steps: int) -> bool:
@@ -84,7 +85,8 @@ class _Checked:
 
 def _check_metrics(names: Iterable[str], drawn: int, real: int, features: Features) -> None:
     """Both sides have enough images, and the features what the metrics need."""
-    served = [name for name, other in COMPARISONS.items() if NEEDED.get(other.needs, other.needs) in features.gives]
+    served = [name for name, other in COMPARISONS.items() if NEEDED.get(other.needs, other.needs) in features.gives
+              and not (other.of_statistics and features.width > WIDEST)]
     for name in names:
         comparison = COMPARISONS[name]
         if name not in served:
@@ -96,9 +98,9 @@ def _check_metrics(names: Iterable[str], drawn: int, real: int, features: Featur
             raise InputError(f"evaluation.metric is {name} with {real} training image(s), allowed: at least {comparison.least}")
 
 
-def _in_words(options: SamplingConfig) -> str:
-    """How they are drawn: the sampler, and all that is not as usual."""
-    usual = SamplingConfig()
+def _in_words(options: SamplingConfig, timesteps: int) -> str:
+    """How they are drawn: sampler, steps and seed, and what is not as usual."""
+    usual = dict(SamplingConfig())
     others = [f"{name} {value}" for name, value in dict(options).items()
-              if name != "sampler" and (name in ("steps", "seed") or value != getattr(usual, name))]
-    return ", ".join([options.sampler, *others])
+              if name not in ("sampler", "steps", "seed") and value != usual[name]]
+    return ", ".join([options.sampler, f"{options.steps or timesteps} steps", f"seed {options.seed}", *others])

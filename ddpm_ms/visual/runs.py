@@ -168,9 +168,16 @@ def read_evaluations(run_dir: Path) -> list[Evaluation]:
 def _evaluation(row: dict[str, Any]) -> Evaluation:
     scores = [(str(name), float(score["value"]), None if score["deviation"] is None else float(score["deviation"]))
               for name, score in row["scores"].items()]
-    judged, against = (f"{side['images']} images: {side['what']}" if side else "" for side in (row["judged"], row["against"]))
+    judged, against = (_in_words(row[side]) for side in ("judged", "against"))
     return Evaluation(datetime.fromtimestamp(_moment(row)), scores, judged, against, str(row["features"]["identity"]),
                       [str(note) for note in row["notes"]])
+
+
+def _in_words(side: dict[str, Any] | None) -> str:
+    """A side of an evaluation, of which there may be none."""
+    if side is None:
+        return ""
+    return str(side["what"]) if side["images"] is None else f"{side['images']} images: {side['what']}"
 
 
 def phases(events: Sequence[dict[str, Any]]) -> list[Phase]:

@@ -219,6 +219,10 @@ def test_the_likelihood_and_the_score_are_reachable(trained, capsys):
     # The run is of four steps, so its samples fail: status 1, and no traceback.
     assert main(["evaluate", "--checkpoint", str(run), "--device", "CPU"]) == 1
     assert "recognised as the class asked for" in capsys.readouterr().out
+    bits, seen = (json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()[-2:])
+    assert list(bits["scores"]) == ["bits_per_dim", "prior", "decoder"] and bits["judged"]["images"] is None
+    assert {"images": 256, "sampler": "ddim", "steps": 4, "step": 4}.items() <= seen["judged"].items()
+    assert 0 <= seen["scores"]["agree"]["value"] <= 1
 
 
 def test_a_run_is_compared_with_its_data_and_what_it_drew_is_not_drawn_again(trained, tmp_path, monkeypatch, capsys):
@@ -243,7 +247,7 @@ def test_a_run_is_compared_with_its_data_and_what_it_drew_is_not_drawn_again(tra
                      r"64 numbers of each image, which has 8 bits\nof 20 images the covariance of 64 features is singular", text)
     assert main([*evaluate, "--metric", "fid", "-n", "20"]) == 0 and len(added) == 4
     assert main([*evaluate, "--metric", "fid", "-n", "20", "--raw", "--steps", "2"]) == 0 and added[4:] == [0, 8, 16]
-    first, again, other = (json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines())
+    first, again, other = (json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()[-3:])
     assert first["scores"]["fid"] == again["scores"]["fid"] != other["scores"]["fid"]
     told = {"sampler": "ddim", "steps": 2, "seed": 0, "weights": "model.safetensors", "step": 4, "classes": None}
     assert told.items() <= other["judged"].items() and first["judged"]["weights"] == "ema.safetensors"
@@ -262,7 +266,7 @@ def test_a_finished_run_that_is_to_be_measured_is_measured_and_its_best_checkpoi
     measured = ["evaluation.every=2", "evaluation.images=12", "evaluation.metric=[fid,precision]", "evaluation.features=digits"]
     again = train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2", *measured)
     assert main(list(map(str, again))) == 0 and re.search(
-        r"step 4/4  fid \S+  precision \S+  \(12 images, ddim, steps 4, seed 0, against the 1797 of training, in digits \w{16}\)",
+        r"step 4/4  fid \S+  precision \S+  \(12 images, ddim, 4 steps, seed 0, against the 1797 of training, in digits \w{16}\)",
         (run / "log.txt").read_text())
     row, = read_measurements(run)
     assert row["step"] == 4 and row["fid"] > 0 and 0 <= row["precision"] <= 1

@@ -200,6 +200,12 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path, changes, metrics_, mes
         compare(side(images()), side_of([path], "--against"), metrics_, PIXELS, ALONE)
 
 
+def test_places_of_other_features_are_refused(tmp_path):
+    known = side_of([statistics_file(tmp_path / "s.npz", mu_s=np.zeros(4), sigma_s=np.eye(4))], "--against")
+    with pytest.raises(InputError, match=r"^statistics are of 5 and 4 numbers an image, allowed: the same$"):
+        compare(side(images()), known, ["sfid"], Counting(), ALONE)
+
+
 @pytest.mark.parametrize(("ours", "theirs", "names", "message"), [
     (images(), images(9, shape=(1, 3, 3)), ["fid"], r"^a has images of 1 channel, 3x4, b of 1 channel, 3x3, allowed: the same$"),
     (images(), images(9, shape=(3, 3, 4)), ["fid"], r"^a has images of 1 channel, 3x4, b of 3 channels, 3x4, allowed: the same$"),
@@ -350,6 +356,14 @@ def test_a_disk_that_takes_nothing_costs_no_images_and_what_is_not_finite_is_ref
     pictures[2, 0, 0, 0] = np.nan
     with pytest.raises(InputError, match=r"^drawn image 12 is not finite, allowed: weights that draw finite images$"):
         drawn.add(10, pictures)
+
+
+def test_features_too_wide_for_a_covariance_are_refused_but_not_for_what_needs_none():
+    wide = images(5, shape=(3, 60, 60))
+    features = pixels(FeatureRequest((3, 60, 60)))
+    with pytest.raises(InputError, match="pixels 3x60x60 are 10800 numbers an image, allowed for a covariance: 8192 "):
+        compare(side(wide), side(wide), ["mind", "fid"], features, ALONE)
+    assert compare(side(wide), side(wide), ["mind", "kid"], features, ALONE).scores["mind"].value == 0
 
 
 def test_a_side_can_be_made_of_any_data_set():

@@ -76,6 +76,7 @@ def test_agreement_is_the_share_that_is_recognised_as_what_was_asked_for(bars, m
 
     report = agreement.agreement(subject(2))
     assert (report.samples, report.agree, report.real) == (40, 0.75, 0.75)
+    assert report.numbers == {"agreement": 0.75, "real_agreement": 0.75}
     assert "asked for: 75.0% of 40 samples, 75.0% of real images" in str(report) and "seer" in str(report)
     with pytest.raises(InputError, match=r"no classes, allowed with --metric agreement: one with model\.num_classes"):
         agreement.agreement(subject(None))

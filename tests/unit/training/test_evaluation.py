@@ -97,7 +97,7 @@ def test_the_numbers_are_those_of_what_is_drawn_and_training_does_not_notice(who
     rows = runs.read_measurements(whole)
     assert [row["step"] for row in rows] == [2, 4, 5]
     assert {row["evaluated"] for row in rows} == {
-        "6 images, ddim, steps 2, seed 0, against the 13 of training, in pixels 1x4x4"}
+        "6 images, ddim, 2 steps, seed 0, against the 13 of training, in pixels 1x4x4"}
     drawn = load_diffusion(whole / "checkpoints" / "step_00000004", model=Net())[0].sample(6, steps=2, seed=0)
     x, y = (to_uint8(part).reshape(len(part), -1).astype(np.float32) / np.float32(255) for part in (drawn, IMAGES))
     gaussians = [metrics.Gaussian(rows.mean(0), np.cov(rows, rowvar=False)) for rows in (x.astype(float), y.astype(float))]
@@ -179,7 +179,7 @@ def test_tensorboard_the_log_and_the_report_have_the_numbers(whole):
     assert f"fid {row['fid']:.6g}  kid {row['kid']:.6g}  precision {row['precision']:.6g}  ({row['evaluated']})" in line
     config, defaults = load_recorded(whole / "config.yaml")
     page = report_html(whole, config, defaults)
-    assert "fid of 6 images, ddim, steps 2" in page and "evaluation.every" in page
+    assert "fid of 6 images, ddim, 2 steps" in page and "evaluation.every" in page
 
 
 def test_images_that_are_not_finite_give_no_numbers_and_training_goes_on(tmp_path, monkeypatch):
@@ -212,9 +212,12 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(tmp_path,
     assert message in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_data_without_length_and_too_few_images_are_refused(tmp_path):
+def test_data_that_does_not_serve_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"evaluation.every is 2 with data that has no length, allowed: null"):
         make_trainer(tmp_path, {}, (image[None] for image in IMAGES))
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"is fid, allowed with .*=pixels: kid, precision, "):
+        patch.setattr("ddpm_ms.training.evaluation.WIDEST", 15)  # a covariance of this many numbers is too much
+        make_trainer(tmp_path, {})
     with pytest.raises(InputError, match=r"evaluation.metric is precision with 3 training image\(s\), allowed: at least 4"):
         make_trainer(tmp_path, {}, IMAGES[:3])
 
