@@ -67,7 +67,8 @@ def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
     count, width = x.shape
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / width + 1) ** 3
+        k = a @ b.T / width + 1
+        return k * k * k  # many times as fast as **
 
     def others(k: np.ndarray) -> float:
         return (k.sum() - np.trace(k)) / (count * (count - 1))
