@@ -46,8 +46,8 @@ class Evaluation:
         _check_metrics(self.names, c.images, len(dataset), features)
         against = of_dataset(f"the run's training data ({config.data.name})", dataset, {}, config.data)
         self._yardstick = Yardstick(against, self.names, _Checked(features, check), runtime)
-        self.what = (f"{c.images} images, {_in_words(config.sampling, config.diffusion.timesteps)}, against the {len(dataset)} of "
-                     f"training, in {features.identity}")
+        way = _in_words(config.sampling, config.diffusion.timesteps)
+        self.what = f"{c.images} images, {way}, against the {len(dataset)} of training, in {features.identity}"
 
     def is_due(self, step: int, total_steps: int) -> bool:
         """Whether one comes after ``step``."""
