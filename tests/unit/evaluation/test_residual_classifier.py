@@ -119,7 +119,7 @@ def test_what_it_cannot_serve_for_is_one_line(bars, tmp_path):
 
 def test_one_command_trains_it_and_says_how_well_it_sees(bars, monkeypatch, capsys):
     monkeypatch.setattr(residual_classifier, "_train", lambda *_: None)
-    images = ["--images", "npz", f"root={bars.root}", "channels=1"]
+    images = ["--images", "npz", f"root={bars.root}", "image_size=8", "channels=1"]
     assert main(["evaluate", "--device", "CPU", "--train-classifier", *images]) == 0
     assert "of the images that it was not trained on" in capsys.readouterr().out
     for wrong in ([], [*images, "--metric", "fid"], [*images, "--checkpoint", "x"], ["--images", bars.root]):
