@@ -257,6 +257,8 @@ def _value(action: argparse.Action) -> str:
         value = action.metavar or action.dest.upper()
     if isinstance(action.nargs, int):
         return " ".join([value] * action.nargs)
+    if action.nargs == "?" and action.option_strings:
+        return f"[{value}]"
     return f"{value} ..." if action.nargs in ("+", "*") else value
 
 

@@ -24,6 +24,8 @@ from ddpm_ms.config import Config, config_of_run
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.models import create_model
+from ddpm_ms.parts import COMPARISONS
+from ddpm_ms.visual.runs import read_measurements
 
 FORMAT = 2
 WEIGHTS, EMA_WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
@@ -177,24 +179,46 @@ def latest(run_dir: str | Path) -> Iterator[Checkpoint | DamagedCheckpoint]:
             yield error
 
 
-def best(run_dir: str | Path) -> Path | None:
-    """The good checkpoint with the smallest validation loss, the later one of equals; None if none has any."""
-    losses = {path: loss for path in in_run(run_dir) if (loss := _validation_loss(path)) is not None}
-    for path in sorted(losses, key=losses.__getitem__):
+def best(run_dir: str | Path, metric: str | None = None) -> Path | None:
+    """The good checkpoint with the smallest validation loss, or with the best of a ``metric`` that training measured, the later
+    one of equals; None if none has any."""
+    if metric is None:
+        values = {path: loss for path in in_run(run_dir) if (loss := _validation_loss(path)) is not None}
+    else:
+        measured = _measured(run_dir, metric)
+        values = {path: measured[step] for path in in_run(run_dir) if (step := _step(path)) in measured}
+    for path in sorted(values, key=values.__getitem__, reverse=metric is not None and COMPARISONS[metric].higher):
         with contextlib.suppress(InputError):
             return read(path).path
     return None
 
 
+def _measured(run_dir: str | Path, metric: str) -> dict[int, float]:
+    """Step to value of a metric that training measured, as far as they compare: as the last one was measured."""
+    rows = [row for row in read_measurements(run_dir) if isinstance(row.get(metric), float) and math.isfinite(row[metric])]
+    return {row["step"]: row[metric] for row in rows if row["evaluated"] == rows[-1]["evaluated"]}
+
+
+def metrics_measured(run_dir: str | Path) -> list[str]:
+    """The metrics that training measured."""
+    found = {name for row in read_measurements(run_dir) for name in row}
+    return [name for name in COMPARISONS if name in found]
+
+
 def remove_old(run_dir: Path, keep: int, step: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints up to ``step`` and the best, and what an interrupted save left.
+    """Delete all but the newest ``keep`` checkpoints up to ``step`` and the best by the validation loss and by each metric that
+    training measured, and what an interrupted save left.
 
     Those after ``step`` were damaged when training resumed. They do not count, and stay until it has come so far again.
     """
-    reached = [path for path in in_run(run_dir) if int(path.name.removeprefix("step_")) <= step]
-    old = set(reached[keep:]) - {best(run_dir)}
+    reached = [path for path in in_run(run_dir) if _step(path) <= step]
+    old = set(reached[keep:]) - {best(run_dir), *(best(run_dir, metric) for metric in metrics_measured(run_dir))}
     for path in (*old, *run_dir.glob("checkpoints/.partial_*")):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def _validation_loss(path: Path) -> float | None:
@@ -232,14 +256,15 @@ def set_parameters(parameters: dict[str, ms.Parameter], arrays: dict[str, np.nda
         ms.ops.assign(parameter, ms.Tensor(arrays[name], parameter.dtype))
 
 
-def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
+def load_diffusion(path: str | Path, ema: bool = True, best_one: bool | str = False,
                    model: nn.Cell | None = None) -> tuple[GaussianDiffusion, Checkpoint]:
     """The trained process, from a checkpoint alone.
 
     Args:
         path: a run directory (its newest good checkpoint) or one checkpoint directory.
         ema: averaged weights, or those that the optimizer left.
-        best_one: of a run, the checkpoint with the smallest validation loss instead of the newest.
+        best_one: of a run, the checkpoint with the smallest validation loss instead of the newest; or, by its name, with the
+            best of a metric of ``evaluation.metric``.
         model: the network to put the weights into, needed where it is one of your own that is not registered. It becomes the
             diffusion's.
 
@@ -266,9 +291,10 @@ def load_diffusion(path: str | Path, ema: bool = True, best_one: bool = False,
     return diffusion, checkpoint
 
 
-def chosen(path: str | Path, best_one: bool = False) -> Checkpoint:
-    """A checkpoint; or of a run the newest good one, or the ``best_one``. `InputError` if there is none."""
-    return _find_best(Path(path)) if best_one else find(Path(path))
+def chosen(path: str | Path, best_one: bool | str = False) -> Checkpoint:
+    """A checkpoint; or of a run the newest good one, or the ``best_one``, by validation loss or by the metric that it names.
+    `InputError` if there is none."""
+    return _find_best(Path(path), None if best_one is True else best_one) if best_one else find(Path(path))
 
 
 def find(path: Path) -> Checkpoint:
@@ -286,11 +312,16 @@ def find(path: Path) -> Checkpoint:
     raise DamagedCheckpoint("; ".join(errors))
 
 
-def _find_best(path: Path) -> Checkpoint:
-    found = best(path)
+def _find_best(path: Path, metric: str | None) -> Checkpoint:
+    if metric is not None:
+        COMPARISONS.check("best", metric)
+    found = best(path, metric)
     if found is None:
-        raise InputError(f"checkpoint {path} holds no validation loss, so none is the best; allowed: a run that was trained with "
-                         "training.validation_images")
+        others = metrics_measured(path) if path.is_dir() else []
+        other = f", or the best by {', '.join(others)}" if others else ""
+        key = "training.validation_images" if metric is None else f"evaluation.every and evaluation.metric={metric}"
+        raise InputError(f"checkpoint {path} holds no {metric or 'validation loss'}, so none is the best; allowed: a run that "
+                         f"was trained with {key}{other}")
     return read(found)
 
 

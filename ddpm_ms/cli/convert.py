@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Make the run directory."""
-    from ddpm_ms.interop import convert
+    from ddpm_ms.conversion import convert
 
     convert(arguments.source, arguments.run_dir, recipe=arguments.config, overrides=arguments.overrides, ema=not arguments.raw,
             attention_order=arguments.attention_order)

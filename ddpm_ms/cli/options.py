@@ -73,8 +73,9 @@ def trained_parent(required: bool = True) -> argparse.ArgumentParser:
 
 def add_weights(command: argparse.ArgumentParser) -> None:
     """Options of every command that reads a checkpoint: which weights."""
-    command.add_argument("--best", action="store_true", help="of a run, the checkpoint with the smallest validation loss, "
-                         "instead of the newest")
+    command.add_argument("--best", nargs="?", const=True, default=False, metavar="METRIC",
+                         help="of a run, not the newest checkpoint but that with the smallest validation loss, or with the best "
+                              "of a metric of its evaluation.metric")
     command.add_argument("--raw", action="store_true", help="the optimizer's weights instead of the averaged ones")
 
 

@@ -62,7 +62,7 @@ def train(arguments: argparse.Namespace) -> None:
         log.warning("skipped: %s", skipped)
     trainer = Trainer(diffusion, dataset, results_folder=run_dir, sampling=config.sampling, data=config.data,
                       runtime=runtime, compile_cache=config.runtime.compile_cache, init=config.init,
-                      new_phase=arguments.new_phase, config=config.training)
+                      evaluation=config.evaluation, new_phase=arguments.new_phase, config=config.training)
     trainer.train()
 
 

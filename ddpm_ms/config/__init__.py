@@ -24,6 +24,7 @@ from ddpm_ms.config.sections import (
     Device,
     DiffusionConfig,
     DistillationConfig,
+    EvaluationConfig,
     ImageSize,
     NetworkConfig,
     RuntimeConfig,
@@ -37,8 +38,9 @@ from ddpm_ms.config.sections import (
 )
 
 __all__ = [
-    "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "ImageSize", "NetworkConfig",
-    "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict", "config_of_run",
-    "differences", "load_config", "load_over", "load_recorded", "load_run_config", "nearest_valid_sizes", "network_section",
+    "Config", "CustomConfig", "DataConfig", "Device", "DiffusionConfig", "DistillationConfig", "EvaluationConfig", "ImageSize",
+    "NetworkConfig", "RuntimeConfig", "SamplingConfig", "Section", "TrainingConfig", "Variance", "choices", "config_from_dict",
+    "config_of_run", "differences", "load_config", "load_over", "load_recorded", "load_run_config", "nearest_valid_sizes",
+    "network_section",
     "override_config", "override_section", "replace", "resolve_precision", "section_of", "setting", "to_dict", "to_yaml",
 ]

@@ -97,8 +97,8 @@ def line_about(section: type[Section], values: Mapping[str, Any], error: Validat
 
 
 def choices(field: Any) -> tuple[Any, ...]:
-    """What a field of a section can be, where that is one of a few words or the name of a part; else nothing."""
-    for mark in field.metadata:
+    """What a field of a section can be, where that is one of a few words, or the name of a part or several; else nothing."""
+    for mark in (*field.metadata, *_metadata(field.annotation)):
         if isinstance(mark, OneOf):
             return tuple(mark.parts)
     return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()

@@ -24,7 +24,7 @@ FREE_ON_RESUME = (
     "runtime.device", "runtime.mode", "runtime.compile_cache", "sampling.", "data.root", "data.workers",
     "data.on_error", "training.train_num_steps", "training.train_num_epochs", "training.recompute", "training.max_skipped_steps",
     "training.save_and_sample_every", "training.keep_last", "training.num_samples", "training.log_every", "training.tensorboard",
-    "distillation.teacher",
+    "evaluation.", "distillation.teacher",
 )
 
 

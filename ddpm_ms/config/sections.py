@@ -16,7 +16,18 @@ from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, Co
 
 from ddpm_ms.config.messages import LARGEST_INT, OneOf, check_keys, line_about
 from ddpm_ms.errors import InputError, did_you_mean, shown
-from ddpm_ms.parts import DATASETS, LOSS_WEIGHTS, NETWORKS, SAMPLERS, SCHEDULES, SPACINGS, TIMESTEP_SAMPLERS, options_of
+from ddpm_ms.parts import (
+    COMPARISONS,
+    DATASETS,
+    FEATURES,
+    LOSS_WEIGHTS,
+    NETWORKS,
+    SAMPLERS,
+    SCHEDULES,
+    SPACINGS,
+    TIMESTEP_SAMPLERS,
+    options_of,
+)
 
 
 def _number(value: Any) -> Any:
@@ -38,6 +49,11 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _some(value: Any) -> Any:
+    """One text stands for a list of it alone."""
+    return (value,) if isinstance(value, str) else _tuple(value)
+
+
 Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a path; ~ is the home directory, which no shell expands in a.b=~/c
 Whole = Annotated[int, Le(LARGEST_INT)]
 Count = Annotated[int, Ge(1), Le(LARGEST_INT)]
@@ -47,6 +63,7 @@ Counts = Annotated[Tuple[Count, ...], BeforeValidator(_tuple), Field(min_length=
 Shares = Annotated[Tuple[Share, ...], BeforeValidator(_tuple), Field(min_length=1)]
 Flags = Annotated[Tuple[bool, ...], BeforeValidator(_tuple)]
 Names = Annotated[Tuple[str, ...], BeforeValidator(_tuple)]
+Metrics = Annotated[Tuple[Annotated[str, OneOf(COMPARISONS)], ...], BeforeValidator(_some), Field(min_length=1)]
 Size = Annotated[Tuple[Count, Count], BeforeValidator(_tuple)]
 Betas = Annotated[Tuple[Annotated[Number, Ge(1e-7), Le(0.9999999)], Annotated[Number, Ge(1e-7), Le(0.9999999)]],
                   BeforeValidator(_tuple)]  # MindSpore's Adam takes the open interval from 0 to 1
@@ -268,7 +285,8 @@ class TrainingConfig(Section):
         "split_batches": "train_batch_size, which is that of the whole job",
         "convert_image_to": "channels of the network (1 is grey, 3 is RGB, 4 is RGBA)",
         "save_best_and_latest_only": "keep_last, and validation_images, which says what is best and keeps it",
-        **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"), "`ddpm-ms evaluate`, after training"),
+        **dict.fromkeys(("calculate_fid", "num_fid_samples", "inception_block_idx"),
+                        "evaluation.every, evaluation.images and evaluation.features, or `ddpm-ms evaluate` after training"),
     }
     implied = {"amp": False, "split_batches": True, "convert_image_to": None, "calculate_fid": False,
                "save_best_and_latest_only": False}
@@ -387,6 +405,20 @@ class SamplingConfig(Section):
         return [name for name in given if name not in options_of(SAMPLERS[sampler])] if given else []
 
 
+class EvaluationConfig(Section):
+    """Metrics while training: the averaged weights draw images as ``sampling`` says, and these are compared with the training
+    data."""
+
+    section = "evaluation"
+    every: Optional[Whole] = setting(
+        None, "steps between evaluations, with one after the last; each is saved; null: none",
+        also="eval_every eval_interval eval_steps eval_freq fid_every", ge=1)
+    images: Whole = setting(2048, "how many are drawn", also="eval_images eval_samples num_eval_samples fid_samples", ge=1)
+    metric: Metrics = setting(("fid",), "which numbers, one or several; docs/evaluation.md explains them", also="metrics")
+    features: Annotated[str, OneOf(FEATURES)] = setting(
+        "inception", "what to compare in; inception needs its file, named by the environment variable DDPM_MS_INCEPTION")
+
+
 class DistillationConfig(Section):
     """What the network learned from, where ``ddpm-ms distill`` made it; all null elsewhere."""
 
@@ -407,6 +439,7 @@ class Config(BaseModel):
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     distillation: DistillationConfig = DistillationConfig()
     init: Optional[Place] = setting(
         None, "a run directory, or one of its checkpoints, whose averaged weights a new run begins with")

@@ -33,12 +33,14 @@ class Comparison:
         compute: (that field of what is judged, of what it is judged against) -> the number.
         least: images that each side must have.
         alone: only what is judged is looked at.
+        higher: a larger number is a better one.
     """
 
     needs: str
     compute: Callable[[Any, Any], Score]
     least: int = 1
     alone: bool = False
+    higher: bool = False
 
     def __call__(self, judged: Measured, against: Measured) -> Score:
         """The number; both have what is needed."""
@@ -60,6 +62,7 @@ fid = Comparison("pool", _frechet, least=2)
 sfid = Comparison("spatial", _frechet, least=2)
 kid = Comparison("rows", metrics.kid, least=2)
 mind = Comparison("rows", lambda x, y: Score(metrics.mind(x, y)))
-precision = Comparison("rows", lambda x, y: Score(metrics.covered(x, y)), least=metrics.NEIGHBOURS + 1)
-recall = Comparison("rows", lambda x, y: Score(metrics.covered(y, x)), least=metrics.NEIGHBOURS + 1)
-inception_score = Comparison("logits", lambda x, _: metrics.inception_score(x), least=metrics.SPLITS, alone=True)
+precision = Comparison("rows", lambda x, y: Score(metrics.covered(x, y)), least=metrics.NEIGHBOURS + 1, higher=True)
+recall = Comparison("rows", lambda x, y: Score(metrics.covered(y, x)), least=metrics.NEIGHBOURS + 1, higher=True)
+inception_score = Comparison("logits", lambda x, _: metrics.inception_score(x), least=metrics.SPLITS, alone=True,
+                             higher=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Sequence
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Features(Protocol):
     @property
     def width(self) -> int:
         """Of ``pool``."""
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """Which fields of `Extracted` there are."""
 
     def __call__(self, images: np.ndarray) -> Extracted:
         """Features of images, float32 (N, C, H, W) in [0, 1], of values that 8 bits hold, k / 255.
@@ -75,6 +79,7 @@ class Pixels:
 
     shape: tuple[int, int, int]
     name: str = "pixels"
+    gives: tuple[str, ...] = ("pool",)
 
     @property
     def identity(self) -> str:
@@ -99,6 +104,8 @@ class ClassifierFeatures:
         classifier: trained.
     """
 
+    gives = ("pool", "logits")
+
     def __init__(self, name: str, classifier: Classifier) -> None:
         self.name, self._classifier = name, classifier
         digest = hashlib.sha256()
@@ -120,6 +127,7 @@ class OfStatistics:
     identity: str
     width: int
     name: str = "of the statistics"
+    gives: tuple[str, ...] = ("pool", "spatial")
 
     def __call__(self, images: np.ndarray) -> Extracted:
         """Never: there are no images."""

@@ -23,7 +23,7 @@ class InceptionFeatures:
         protocol: of `PROTOCOLS`.
     """
 
-    name, width = "inception", WIDTH
+    name, width, gives = "inception", WIDTH, Extracted._fields
 
     def __init__(self, weights: Weights, protocol: str = USUAL) -> None:
         self.network = Inception(weights.folded, weights.classifier)

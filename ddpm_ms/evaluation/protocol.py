@@ -89,8 +89,8 @@ def compare(judged: Side, against: Side | None, names: Sequence[str], features: 
     theirs: Measured | None = Measured()
     if against is not None:
         _check(against, two_sided, features)
-        theirs = _measured(against, two_sided, features, runtime, batch_size, against.fixed)
-    ours = _measured(judged, chosen, features, runtime, batch_size, for_statistics=bool(save))
+        theirs = measured(against, two_sided, features, runtime, batch_size, against.fixed)
+    ours = measured(judged, chosen, features, runtime, batch_size, for_statistics=bool(save))
     if ours is None or theirs is None:  # another rank than 0
         return None
     if save:
@@ -125,8 +125,8 @@ def _check(side: Side, comparisons: Mapping[str, Comparison], features: Features
                          f"{features.identity}")
 
 
-def _measured(side: Side, comparisons: Mapping[str, Comparison], features: Features, runtime: Runtime, batch_size: int,
-              cached: bool = False, for_statistics: bool = False) -> Measured | None:
+def measured(side: Side, comparisons: Mapping[str, Comparison], features: Features, runtime: Runtime, batch_size: int,
+             cached: bool = False, for_statistics: bool = False) -> Measured | None:
     """What the comparisons need of a side, on rank 0; where that is statistics and they may be ``cached``, from the cache."""
     if side.statistics is not None:
         return Measured(side.statistics.pool, side.statistics.spatial)

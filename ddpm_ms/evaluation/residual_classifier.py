@@ -154,7 +154,7 @@ class ResidualFeatures:
         accuracy: the share of the images held out that it recognises.
     """
 
-    name, width = "classifier", WIDTH
+    name, width, gives = "classifier", WIDTH, ("pool", "logits")
 
     def __init__(self, data: LabelledImages, network: ResidualClassifier, accuracy: float) -> None:
         self.network, self.accuracy, self.classes = network, accuracy, data.classes

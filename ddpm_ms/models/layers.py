@@ -147,11 +147,12 @@ class Block(nn.Cell):
         super().__init__()
         self.proj = conv(dim, dim_out, 3) if kind == "rms" else WeightStandardizedConv(dim, dim_out)
         self.norm = (RMSNorm if kind == "rms" else GroupNorm)(dim_out, act=True)
+        self.back = nn.Identity()  # to the network's own precision: norms compute, and answer, in float32
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
                   dropout_key: Tensor | None = None) -> Tensor:
-        x = self.norm(self.proj(x), scale, shift)
+        x = self.back(self.norm(self.proj(x), scale, shift))
         if self.dropout is not None and self.training and dropout_key is not None:
             x = self.dropout(x, dropout_key)
         return x

@@ -44,7 +44,7 @@ def check_run(config: Config, diffusion: GaussianDiffusion, dataset: Any, world:
         for what in foreign_parts(config, diffusion):
             raise InputError(f"compile_cache is True with a {what} of your own, allowed: False (its source is not part of the "
                              "cache's key, so an edit would not be seen)")
-    if c.num_samples:
+    if c.num_samples or config.evaluation.every is not None:
         diffusion.check_sampling(config.sampling)
 
 

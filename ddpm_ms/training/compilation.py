@@ -51,6 +51,11 @@ class Compilation:
                 gradient(coin)
             self._train_step.reset()
 
+    def forgo(self) -> None:
+        """Other graphs come before the first step, in no fixed order: nothing is kept of this start."""
+        if self.seconds is None:
+            self._keeps = False
+
     def end(self) -> None:
         """After the first step."""
         if self._cache is not None:
@@ -70,4 +75,4 @@ def foreign_parts(config: Config, diffusion: GaussianDiffusion) -> list[str]:
 def _in_graphs(config: Config) -> dict[str, Any]:
     """What of the recipe may be in a graph."""
     return {name: {key: value for key, value in section.items() if key not in AROUND_GRAPHS.get(name, ())}
-            for name, section in to_dict(config).items() if name not in ("sampling", "init")}
+            for name, section in to_dict(config).items() if name not in ("sampling", "evaluation", "init")}

@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_ms import visual
-from ddpm_ms.config import Config, DataConfig, DistillationConfig, RuntimeConfig, SamplingConfig, TrainingConfig, replace
+from ddpm_ms.config import (
+    Config,
+    DataConfig,
+    DistillationConfig,
+    EvaluationConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    TrainingConfig,
+    replace,
+)
 from ddpm_ms.data import name_of
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import describe_model
 
 
 def describe_run(diffusion: GaussianDiffusion, data: DataConfig, training: TrainingConfig, sampling: SamplingConfig,
-                 runtime: RuntimeConfig, init: str | Path | None = None) -> Config:
+                 runtime: RuntimeConfig, evaluation: EvaluationConfig, init: str | Path | None = None) -> Config:
     """The configuration that says the same as these objects; it travels inside every checkpoint."""
     return Config(runtime=runtime, model=describe_model(diffusion.model), diffusion=diffusion.config, data=data,
-                  training=training, sampling=sampling, init=None if init is None else str(init),
+                  training=training, sampling=sampling, evaluation=evaluation, init=None if init is None else str(init),
                   distillation=getattr(diffusion, "distillation", None) or DistillationConfig())
 
 

@@ -23,8 +23,8 @@ log = logging.getLogger("ddpm_ms")
 
 # What a student may have otherwise than its teacher. Not runtime.compile_cache: the order of the graphs of a process depends on
 # how many stages were finished before it.
-FREE = ("training.", "data.", "runtime.device", "runtime.mode", "runtime.cpu_math", "diffusion.loss", "diffusion.p2_loss_weight",
-        "diffusion.min_snr", "diffusion.normalize_loss_weight")
+FREE = ("training.", "data.", "evaluation.", "runtime.device", "runtime.mode", "runtime.cpu_math", "diffusion.loss",
+        "diffusion.p2_loss_weight", "diffusion.min_snr", "diffusion.normalize_loss_weight")
 # A student begins nearly right: a stage is a tenth as long as the teacher's training (and at least so many steps), at a tenth of
 # its learning rate. At the whole rate the first steps undo more than a short stage mends.
 TENTH, MIN_STEPS = 10, 300
@@ -62,7 +62,8 @@ def distill(teacher: str | Path, steps: int, to: int | None = None, run_dir: str
         for number, count in enumerate(counts, 1):
             diffusion = _student(config, teacher, count)
             trainer = Trainer(diffusion, dataset, results_folder=run_dir / f"steps_{count:04d}", data=config.data,
-                              sampling=replace(config.sampling, steps=count), runtime=runtime, config=config.training)
+                              sampling=replace(config.sampling, steps=count), runtime=runtime, evaluation=config.evaluation,
+                              config=config.training)
             if _any_rank(stop.requested is not None, trainer):
                 break
             if trainer.runtime.rank == 0:
@@ -111,7 +112,8 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
     config = override_config(config, overrides)
     for override in overrides:
         if not override.startswith(FREE):
-            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, runtime.cpu_math, "
+            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, of "
+                             "evaluation, runtime.cpu_math, "
                              "and those of the loss in diffusion (the rest is the teacher's)")
     return config
 

@@ -34,9 +34,10 @@ class EventFiles:
 
     def scalars(self, row: dict[str, Any]) -> None:
         """Every number of a row of metrics.jsonl but its step and its time, which event files have of their own."""
+        group = "evaluation" if "evaluated" in row else "training"
         for name, value in row.items():
-            if name not in ("step", "time") and value is not None:
-                self._writer.add_scalar(f"training/{name}", value, row["step"])
+            if name not in ("step", "time", "evaluated") and value is not None:
+                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
         self._writer.flush()
 
     def picture(self, name: str, pixels: np.ndarray, step: int) -> None:

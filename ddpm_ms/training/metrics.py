@@ -7,13 +7,13 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 
 from ddpm_ms.runtime import Runtime, ranks
 from ddpm_ms.training.files import append_json, write_whole
-from ddpm_ms.visual.runs import metrics_rows
+from ddpm_ms.visual.runs import measurements, metrics_rows
 
 log = logging.getLogger("ddpm_ms")
 
@@ -32,6 +32,7 @@ class Metrics:
     def __init__(self, path: Path, timesteps: int, runtime: Runtime) -> None:
         self._path, self._timesteps, self._runtime = path, timesteps, runtime
         self.rows: list[dict[str, Any]] = []
+        self.measured: list[dict[str, Any]] = []  # rows of `measure`
         self.last_loss: float | None = None  # the last that was finite, mean over this rank's images of a step
         self._reset()
 
@@ -40,9 +41,11 @@ class Metrics:
         if not self._path.is_file():
             return
         text = self._path.read_text(encoding="utf-8", errors="replace")
-        self.rows = [row for row in metrics_rows(text) if row["step"] <= step]
-        if len(self.rows) < len(text.splitlines()) or not text.endswith("\n"):
-            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.rows, self.measured = ([row for row in found if row["step"] <= step] for found in (
+            metrics_rows(text), measurements(text)))
+        rows = sorted([*self.rows, *self.measured], key=lambda row: row["step"])  # of one step, what it measured comes last
+        if len(rows) < len(text.splitlines()) or not text.endswith("\n"):
+            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add(self, losses: np.ndarray, t: np.ndarray, weights: np.ndarray | None, grad_norm: float) -> None:
         """One optimizer step: losses, noise levels and weights (None for ones) of its images, each (B,)."""
@@ -82,6 +85,15 @@ class Metrics:
         if self._runtime.rank == 0:
             self._append(row)
         self._reset()
+        return row
+
+    def measure(self, step: int, scores: Mapping[str, float | None], evaluated: str) -> dict[str, Any]:
+        """Append a row about images drawn after ``step``, metric by metric, and return it; ``evaluated`` says what they are of.
+        Rank 0 alone knows the scores."""
+        row = {"step": step, "time": round(time.time(), 3), **scores, "evaluated": evaluated}
+        self.measured.append(row)
+        if self._runtime.rank == 0:
+            self._append(row)
         return row
 
     def _append(self, row: dict[str, Any]) -> None:

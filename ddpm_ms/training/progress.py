@@ -96,6 +96,15 @@ class Progress:
                      f"  {duration(left)} left" if left and step < total else "", extra={IN_BAR: True})
 
 
+    def show_measured(self, row: dict[str, Any]) -> None:
+        """Say what was measured of drawn images."""
+        if self._active:
+            numbers = [f"{name} {value:.6g}" for name, value in row.items()
+                       if name not in ("step", "time", "evaluated") and value is not None]
+            log.info("step %d/%d  %s  (%s)", row["step"], self._total_steps, "  ".join(numbers) or "nothing measured",
+                     row["evaluated"])
+
+
 @contextlib.contextmanager
 def _spared(active: bool) -> Iterator[None]:
     """Within the block the terminal, where the bar says it, gets no line for every row; files do."""

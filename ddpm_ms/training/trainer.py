@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +16,7 @@ from mindspore import Tensor, nn
 from ddpm_ms import runtime as rt
 from ddpm_ms.config import (
     DataConfig,
+    EvaluationConfig,
     RuntimeConfig,
     SamplingConfig,
     TrainingConfig,
@@ -38,6 +39,7 @@ from ddpm_ms.training.compilation import Compilation
 from ddpm_ms.training.description import default_sampling, describe_data, describe_run, grid_captions, with_class_names
 from ddpm_ms.training.divergence import divergence, suspects
 from ddpm_ms.training.ema import EMA
+from ddpm_ms.training.evaluation import Evaluation
 from ddpm_ms.training.initial import begin_with
 from ddpm_ms.training.learning_rate import base_rate, learning_rate
 from ddpm_ms.training.lock import alone
@@ -78,6 +80,7 @@ class Trainer:
         data: where the images come from, for the record in the checkpoint.
         runtime: what `runtime.setup` returned. Default: one process on MindSpore's current device.
         compile_cache: keep compiled graphs for the next start; None: where the cache knows all that they depend on.
+        evaluation: whether and how samples are measured on the way; `ddpm_ms.config.EvaluationConfig` explains it. Default: not.
         init: a run directory or a checkpoint whose averaged weights the run begins with, if it does not resume.
         new_phase: let a run that resumes have another ``train_lr`` from here on; events.jsonl records it.
         config: the optimisation as a section, instead of keywords.
@@ -90,8 +93,8 @@ class Trainer:
 
     def __init__(self, diffusion: GaussianDiffusion, folder_or_dataset: Any, *, results_folder: str | Path = "./results",
                  sampling: SamplingConfig | None = None, data: DataConfig | None = None, runtime: rt.Runtime | None = None,
-                 compile_cache: bool | None = False, init: str | Path | None = None, new_phase: bool = False,
-                 config: TrainingConfig | None = None, **keywords: Any) -> None:
+                 compile_cache: bool | None = False, evaluation: EvaluationConfig | None = None, init: str | Path | None = None,
+                 new_phase: bool = False, config: TrainingConfig | None = None, **keywords: Any) -> None:
         training = section_of(TrainingConfig, config, keywords)
         precision, amp_level = resolve_precision(training.precision, training.amp_level)
         self.diffusion, self.model = diffusion, diffusion.model
@@ -100,7 +103,8 @@ class Trainer:
         data = with_class_names(data or describe_data(folder_or_dataset, diffusion), self.dataset, diffusion.num_classes)
         self.config = describe_run(diffusion, data, replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
-                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math), init)
+                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math),
+                                   evaluation or EvaluationConfig(), init)
         c, world = self.config.training, self.runtime.world
 
         # What can be wrong is said before anything is built or written.
@@ -108,6 +112,9 @@ class Trainer:
         if c.validation_images:
             self.dataset, held_out = split(self.dataset, c.validation_images, c.seed)
         check_run(self.config, diffusion, self.dataset, world)
+        self.evaluation = None
+        if self.config.evaluation.every is not None:
+            self.evaluation = Evaluation(self.config, self.dataset, self.runtime, self._leave_evaluation)
         self.run_dir = Path(results_folder)
         self.directory = RunDirectory(self.run_dir, world, writes=self.runtime.rank == 0)
         ranks.on_rank_0(lambda: self.directory.check(self.config, new_phase), self.runtime)
@@ -141,7 +148,7 @@ class Trainer:
         self._progress = Progress(self.total_steps, c.log_every, self.runtime.device, self.runtime.rank == 0)
         self._phases: list[Phase] = []
         self._first_step = 0
-        self._saved_step = -1
+        self._saved_step = self._evaluated_step = -1
         self._has_drawn = False
 
     @property
@@ -177,10 +184,10 @@ class Trainer:
         if self._begun_with and self.step == 0:
             self.directory.event("initialised", 0, **self._begun_with)
             log.info("beginning with the averaged weights of %s", self._begun_with["checkpoint"])
-        if self.step < self.total_steps:
+        if not self._is_finished:
             with self._recorded():
                 self._loop()
-        if self.step < self.total_steps:
+        if not self._is_finished:
             by = self._stop.requested if self.runtime.world == 1 else "a signal to the job"
             self.directory.event("stopped", self.step, by=by)
             log.warning("%s: stopped at step %d of %d, as asked; resume with the same command", self.run_dir, self.step,
@@ -202,6 +209,8 @@ class Trainer:
         c = self.config.training
         self.diffusion.set_train(True)
         with self.directory.event_files(c.tensorboard, self.step), self._progress.shown(self.step), self._salvaged():
+            if not self._evaluate():  # what the last start was asked to leave
+                return
             for batches in prefetch(self.batches.step, range(self.step, self.total_steps)):
                 # Forward, backward, reduce, unscale, clip, optimizer, EMA.
                 stopping = self._one_step(batches)
@@ -214,13 +223,13 @@ class Trainer:
                 self._progress.advance()
                 if due or stopping or ended or self.step % c.log_every == 0:
                     self._log(ended)
-                # Save, then sample: whoever is killed while sampling has the checkpoint.
+                # Save, then sample and evaluate: whoever is killed at that has the checkpoint.
                 with self.metrics.paused():
-                    if due or stopping:
+                    if due or stopping or self._evaluation_is_due:
                         self.save(last=stopping)
                     if due and (not stopping or self.step == self.total_steps):  # nobody would draw the last grid again
                         self.sample()
-                if stopping:
+                if stopping or not self._evaluate():
                     return
 
     def _one_step(self, batches: list[MicroBatch]) -> bool:
@@ -297,6 +306,16 @@ class Trainer:
         every = self.config.training.save_and_sample_every
         return self.step == self.total_steps or (ended is not None if every == "epoch" else self.step % every == 0)
 
+    @property
+    def _evaluation_is_due(self) -> bool:
+        """Whether one comes after the current step and was not done."""
+        return (self.evaluation is not None and self._evaluated_step != self.step
+                and self.evaluation.is_due(self.step, self.total_steps))
+
+    @property
+    def _is_finished(self) -> bool:
+        return self.step >= self.total_steps and not self._evaluation_is_due
+
     def _log(self, ended: int | None) -> None:
         """End an interval: a row of metrics, shown wherever somebody may look."""
         state = self.state
@@ -350,8 +369,11 @@ class Trainer:
         self.ema.use(False)
         ranks.on_rank_0(self._load, self.runtime)
         self.state.share(self.runtime)
-        told = ranks.broadcast_text(json.dumps([dataclasses.astuple(phase) for phase in self._phases]), self.runtime)
-        self._phases = [Phase(*phase) for phase in json.loads(told)]
+        told = ranks.broadcast_text(json.dumps([[dataclasses.astuple(phase) for phase in self._phases],
+                                                [row["step"] for row in self.metrics.measured[-1:]]]), self.runtime)
+        phases, evaluated = json.loads(told)
+        self._phases = [Phase(*phase) for phase in phases]
+        self._evaluated_step = evaluated[0] if evaluated else -1
         self.train_step.ask_to_stop(False)
         self._first_step = self._saved_step = self.step
 
@@ -390,30 +412,55 @@ class Trainer:
         count, images = self.config.training.num_samples, None
         if count:
             with contextlib.suppress(_Stopped), self.ema.applied():
-                images = self._draw(count)
+                images = np.concatenate(list(self._draw(count, count, self._stop_sampling)))
         self.directory.save_pictures(self.step, self.metrics.rows, images, grid_captions(self.config))
 
-    def _draw(self, count: int) -> np.ndarray:
-        """Images 0 to ``count`` - 1 of the recipe's seed, on every rank."""
+    def _evaluate(self) -> bool:
+        """Measure what the averaged weights draw, if that is due; False where a request to stop came before the end of it."""
+        if self.evaluation is None or not self._evaluation_is_due:
+            return True
+        self._compilation.forgo()
+        # Batches of the size that sample grids have, so that they share a graph.
+        at_once = self.config.training.num_samples or self.config.training.train_batch_size
+        try:
+            with self.metrics.paused(), self.ema.applied():
+                scores = self.evaluation.scores(self._draw(self.evaluation.config.images, at_once, self._leave_evaluation))
+        except _Stopped:
+            return False
+        self._evaluated_step = self.step
+        row = self.metrics.measure(self.step, scores, self.evaluation.what)
+        self.directory.show(row)
+        self._progress.show_measured(row)
+        return True
+
+    def _draw(self, count: int, at_once: int, check: Callable[[], None]) -> Iterator[np.ndarray]:
+        """Images 0 to ``count`` - 1 of the recipe's seed, round by round, on every rank; ``at_once`` in a round. ``check`` is
+        called between transitions."""
         pipeline, shown = self.diffusion.pipeline, self.runtime.rank == 0
+        shares = ranks.Shares(count, -(-at_once // self.runtime.world), self.runtime)
         if shown and not self._has_drawn:
             log.info("step %d: drawing %d images (the first time compiles)", self.step, count)
         self._has_drawn = True
         with progress(active=shown, what=f"drawing {count} images") as bar:
 
             def observe(done: int, transitions: int, x: Tensor) -> None:
-                bar.total = transitions
+                bar.total = shares.rounds * transitions
                 bar.update(done > 0)
-                self._stop_sampling()
+                check()
 
             def draw(numbers: range) -> np.ndarray:
                 return pipeline.sample(len(numbers), self.config.sampling, first_index=numbers.start, callback=observe).images
 
-            return ranks.Shares(count, count, self.runtime).collect(draw)
+            yield from shares.rows(draw)
 
     def _stop_sampling(self) -> None:
         # Other ranks would wait for this one's images.
         if self._stop.requested and self.runtime.world == 1 and self.step < self.total_steps:
+            raise _Stopped
+
+    def _leave_evaluation(self) -> None:
+        # All ranks ask equally often, so all leave it together.
+        if ranks.gather(np.array([self.stop_requested], np.int32), self.runtime).any():
             raise _Stopped
 
 

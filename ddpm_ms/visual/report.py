@@ -71,7 +71,8 @@ def report_html(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any])
         name=run_dir.resolve().name, run_dir=run_dir, source=run_dir.resolve(), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
         done=done, total=total, data=config["data"], diffusion=config["diffusion"], environment=environment,
         size=size if isinstance(size, (list, tuple)) else (size, size),
-        cards=cards, curves=_curves(rows) if rows else [], grids=_evenly_spaced(grids), all_grids=len(grids),
+        cards=cards, curves=(_curves(rows) if rows else []) + _measured(runs.read_measurements(run_dir)),
+        grids=_evenly_spaced(grids), all_grids=len(grids),
         reverse=_picture(reverse, "from noise to images") if reverse.is_file() else None,
         evaluations=runs.read_evaluations(run_dir)[-EVENTS:],
         config=config, defaults=defaults, changed=_changed(config, defaults), facts=_facts(rows, events),
@@ -121,6 +122,15 @@ def _curves(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
              ("Gradient norm", {"grad_norm": plots.curve(rows, "grad_norm")}, None, True),
              ("Images per second", {"images_per_second": plots.curve(_timed(rows), "images_per_second")}, "linear", True))
     return [(title, plots.curves_svg(curves, scale=scale, smoothed=smoothed)) for title, curves, scale, smoothed in shown]
+
+
+def _measured(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title, SVG) of each metric that training measured, as the last was measured."""
+    rows = [row for row in rows if row["evaluated"] == rows[-1]["evaluated"]]
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "time", "evaluated"))
+    found = {name: plots.curve(rows, name) for name in names}
+    return [(f"{name} of {rows[-1]['evaluated']}", plots.curves_svg({name: curve}, smoothed=False))
+            for name, curve in found.items() if len(curve[0])]
 
 
 def _evenly_spaced(paths: Sequence[Path]) -> list[Picture]:

@@ -76,6 +76,26 @@ def metrics_rows(text: str) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
+def read_measurements(run_dir: str | Path) -> list[dict[str, Any]]:
+    """What a run measured of drawn images while it trained: rows of its metrics.jsonl with ``step``, metrics by name, and
+    ``evaluated``, what they are of; in order of steps. None where there is no such file."""
+    try:
+        return measurements(Path(run_dir, "metrics.jsonl").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return []
+
+
+def measurements(text: str) -> list[dict[str, Any]]:
+    """Those rows in the text of a metrics.jsonl; a line that a kill cut off is passed over."""
+    rows = {}
+    for line in text.splitlines():
+        if '"evaluated"' in line:
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                row = json.loads(line)
+                rows[int(row["step"])] = {**row, "step": int(row["step"]), "evaluated": str(row["evaluated"])}
+    return [rows[step] for step in sorted(rows)]
+
+
 def short_names(runs: Sequence[str | Path]) -> list[str]:
     """A name for each run directory: its last parts, as many as tell all of them apart.
 

@@ -26,7 +26,7 @@ from torch_writer import torch_file
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.checkpoints.checkpoint import load_diffusion
 from ddpm_ms.cli import main
-from ddpm_ms.interop import convert
+from ddpm_ms.conversion import convert
 
 GOLDEN = {name: np.load(Path(__file__).parent / f"{name}_images.npz") for name in ("diffusers", "ddim", "lucidrains", "guided")}
 LARGEST_DIFFERENCE = 1e-3  # of images in [0, 1]

@@ -22,6 +22,7 @@ from ddpm_ms.config import Config, DataConfig, load_config
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.drawn import DrawnImages
 from ddpm_ms.runtime import graphs
+from ddpm_ms.visual.runs import read_measurements
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=20",
@@ -304,6 +305,23 @@ def test_a_run_is_compared_with_its_data_and_what_it_drew_is_not_drawn_again(tra
     assert found == pytest.approx(first["scores"]["fid"]["value"], rel=1e-4)
     assert main([*same, str(run), "-n", "20", "--metric", "recall"]) == 0 and len(added) == 7
     assert "20 images: data digits\nagainst 20 images: " in capsys.readouterr().out
+
+
+def test_a_finished_run_that_is_to_be_measured_is_measured_and_its_best_checkpoint_found(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    measured = ["evaluation.every=2", "evaluation.images=12", "evaluation.metric=[fid,precision]", "evaluation.features=digits"]
+    again = train_arguments(run, "training.train_num_steps=4", "training.save_and_sample_every=2", *measured)
+    assert main(list(map(str, again))) == 0 and re.search(
+        r"step 4/4  fid \S+  precision \S+  \(12 images, ddim, 4 steps, seed 0, against the 1797 of training, in digits \w{16}\)",
+        (run / "log.txt").read_text())
+    row, = read_measurements(run)
+    assert row["step"] == 4 and row["fid"] > 0 and 0 <= row["precision"] <= 1
+    for metric, message in ((["kid"], "holds no kid"), (["loss"], "best is 'loss', allowed: fid, kid"),
+                            ([], "holds no validation loss, so none is the best; allowed: a run that was trained with training."
+                                 "validation_images, or the best by fid, precision")):
+        assert main(["sample", "--checkpoint", str(run), "--device", "CPU", "--best", *metric]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from ddpm_ms.launch.job import free_port
+from ddpm_ms.visual.runs import read_measurements, read_metrics
 
 ROOT = Path(__file__).parents[2]
 TRAIN_ALONE, TRAIN, SAMPLE, EVALUATE = (
@@ -26,6 +27,7 @@ model: {{dim: 8, dim_mults: [1], attn_heads: 1, attn_dim_head: 4, dropout: 0.1}}
 diffusion: {{timesteps: 50}}
 training: {{train_batch_size: 8, train_num_steps: 20, save_and_sample_every: 10, log_every: 5, num_samples: 6}}
 sampling: {{steps: 5}}
+evaluation: {{every: 10, images: 16, metric: [fid, kid, recall], features: digits}}
 """
 
 
@@ -58,8 +60,12 @@ def assert_same_run(run, alone):
     for name in ("model", "ema", "optimizer"):
         ours, theirs = weights(run, name), weights(alone, name)
         assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs), name
-    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (run, alone)]
+    losses = [[row["loss"] for row in read_metrics(path)] for path in (run, alone)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+    measured = [[[row[name] for name in ("step", "fid", "kid", "recall")] for row in read_measurements(path)]
+                for path in (run, alone)]
+    assert [row[0] for row in measured[0]] == [10, 20]
+    np.testing.assert_allclose(*measured, rtol=1e-2, atol=1e-4)  # some pixels are rounded otherwise
     grids = [np.asarray(Image.open(path / "samples" / "step_00000020.png")).astype(int) for path in (run, alone)]
     assert np.abs(grids[0] - grids[1]).max() <= 1
 
@@ -74,7 +80,7 @@ def train(folder, ranks, run, *arguments):
 def test_two_ranks_compute_what_one_process_computes(folder):
     output = train(folder, 2, "two")
     assert_same_run(folder / "two", folder / "alone")
-    assert output.count("step 20/20") == 1  # rank 0's log, live, and no other
+    assert output.count("step 20/20  loss") == output.count("step 20/20  fid") == 1  # rank 0's log, live, and no other
 
 
 @pytest.mark.slow

@@ -26,14 +26,15 @@ ALLOWED = {
     "data": LEAVES | {"config", "rng"},
     "evaluation": LEAVES | {"config", "data", "diffusion", "gaussian_diffusion", "interop", "models", "ops", "runtime",
                             "sampling", "visual"},
-    "interop": LEAVES | {"checkpoints", "config", "diffusion", "gaussian_diffusion", "models", "runtime", "training"},
+    "interop": LEAVES | {"config", "diffusion"},
+    "conversion": LEAVES | {"checkpoints", "config", "gaussian_diffusion", "interop", "models", "runtime", "training"},
     "costs": LEAVES | {"config", "ops"},
     "launch": LEAVES | {"config", "runtime"},
     "benchmark": LEAVES | {"config", "runtime", "data", "gaussian_diffusion", "models", "training", "visual"},
-    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models"},
+    "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models", "visual"},
     "export": LEAVES | {"checkpoints", "config", "diffusion", "gaussian_diffusion", "interop", "models", "runtime"},
     "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
-                          "models"},
+                          "models", "evaluation"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}

@@ -301,7 +301,7 @@ def test_weights_of_another_network_are_refused_in_one_line(name, array, saved_r
     run = saved_run(tmp_path / "run", DDPM)
     stored = Checkpoint.arrays
     monkeypatch.setattr(Checkpoint, "arrays", lambda self, file: {**stored(self, file), name: array})
-    with pytest.raises(InputError, match=rf"ema.safetensors does not fit the network: '{name}' and 0 more differ"):
+    with pytest.raises(InputError, match=rf"ema.safetensors does not fit the network: {name} is .* here and .* there"):
         export_run(run, "diffusers", tmp_path / "out")
     assert left(tmp_path) == ["run"]
 

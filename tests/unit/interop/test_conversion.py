@@ -17,10 +17,11 @@ from saved_files import as_project, ddpm_network, random_weights, save_torch
 from ddpm_ms import Unet, load_diffusion
 from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import DiffusionConfig, load_over, replace, to_dict
+from ddpm_ms.conversion import convert
 from ddpm_ms.diffusion.loss_weights import create_loss_weight
 from ddpm_ms.diffusion.schedules import schedule_of
 from ddpm_ms.errors import InputError
-from ddpm_ms.interop import convert, read_torch_file
+from ddpm_ms.interop import read_torch_file
 from ddpm_ms.interop.diffusers_folder import read_diffusers_folder
 from ddpm_ms.interop.lucidrains_process import process_of
 from ddpm_ms.interop.sources import open_source
