@@ -7,7 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import signature as sig
 
 from ddpm_ms import runtime
@@ -43,31 +43,30 @@ class NativeAdam(nn.Cell):
     It computes what these do one after another, bit for bit: gradients * factor; weights * (1 - learning_rate * weight_decay);
     ``optimizer``, which keeps its state; shadow += ema_rate * (weights - shadow), unless ema_rate is 0.
 
+    It holds no parameter itself, so that they keep the names that their owners gave them.
+
     Args:
         optimizer: one that `is_plain_adam`.
-        shadow: the averages of its parameters, in their order.
         weight_decay: decoupled, per step and in units of the learning rate.
     """
 
-    def __init__(self, optimizer: nn.Adam, shadow: ParameterTuple, weight_decay: float) -> None:
+    def __init__(self, optimizer: nn.Adam, weight_decay: float) -> None:
         super().__init__()
         library = runtime.native_library()
-        self.power1, self.power2 = optimizer.beta1_power, optimizer.beta2_power
-        self.weights, self.moment1, self.moment2, self.shadow = optimizer.parameters, optimizer.moment1, optimizer.moment2, shadow
         self.constants = Tensor(np.array([*(float(x.asnumpy()) for x in (optimizer.beta1, optimizer.beta2, optimizer.eps)),
                                           weight_decay], np.float32))
         self.native = ops.Custom(f"{library}:adam", (1,), ms.float32, func_type="aot")
         # What it writes to must come as the parameter itself, and nothing that reads a parameter may change places with it.
-        count = len(self.weights)
+        count = len(optimizer.parameters)
         writes = [False] * 4 + [True] * 2 + [False] * count + [True] * 4 * count
         self.native.set_signatures(tuple(
             sig.make_sig(f"x{i}", sig.sig_rw.RW_WRITE if write else sig.sig_rw.RW_READ) for i, write in enumerate(writes)))
         self.native.add_prim_attr("side_effect_mem", True)
 
-    def construct(self, gradients: tuple[Tensor, ...], factor: Tensor, learning_rate: Tensor, ema_rate: Tensor) -> Tensor:
-        """Float32 scalars; what it returns means nothing."""
-        return self.native(factor, learning_rate, ema_rate, self.constants, self.power1, self.power2, *gradients, *self.weights,
-                           *self.moment1, *self.moment2, *self.shadow)
+    def construct(self, gradients, factor, learning_rate, ema_rate, power1, power2, weights, moment1, moment2, shadow):
+        """Tuples of float32 tensors, and scalars; power1 and all behind it are parameters. What it returns means nothing."""
+        return self.native(factor, learning_rate, ema_rate, self.constants, power1, power2, *gradients, *weights, *moment1,
+                           *moment2, *shadow)
 
 
 def is_plain_adam(optimizer: nn.Optimizer, weights: tuple) -> bool:
@@ -83,8 +82,8 @@ def is_plain_adam(optimizer: nn.Optimizer, weights: tuple) -> bool:
             and all(a is b and a.dtype == ms.float32 for a, b in zip(mine, weights)))
 
 
-def native_adam(optimizer: nn.Optimizer, weights: tuple, shadow: ParameterTuple, weight_decay: float) -> NativeAdam | None:
-    """`NativeAdam` where it can stand for ``optimizer`` and the average; else None."""
+def native_adam(optimizer: nn.Optimizer, weights: tuple, weight_decay: float) -> NativeAdam | None:
+    """`NativeAdam` where it can stand for ``optimizer`` over ``weights``; else None."""
     if runtime.native_library() is None or not is_plain_adam(optimizer, weights):
         return None
-    return NativeAdam(optimizer, shadow, weight_decay)
+    return NativeAdam(optimizer, weight_decay)

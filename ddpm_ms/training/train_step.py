@@ -70,7 +70,7 @@ class TrainStep(nn.Cell):
         reduced = ParameterTuple((*self.accumulators, self.stop_votes))
         self.reducer = nn.DistributedGradReducer(reduced, mean=True, degree=world) if world > 1 else None
         self.square_sum = SquareSum()
-        self.native: Any = native_adam(optimizer, self.weights, ema.shadow, weight_decay)
+        self.native: Any = native_adam(optimizer, self.weights, weight_decay)
         self.map, self.sqrt, self.minimum = ops.HyperMap(), ops.Sqrt(), ops.Minimum()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
@@ -113,7 +113,9 @@ class TrainStep(nn.Cell):
                 unscale = unscale * self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
             self.assign(self.optimizer.learning_rate, learning_rate)
             if self.native is not None:
-                self.native(gradients, unscale, learning_rate, ema_rate)
+                adam = self.optimizer
+                self.native(gradients, unscale, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, self.weights,
+                            adam.moment1, adam.moment2, self.ema.shadow)
             else:
                 self._step(gradients, unscale, learning_rate, ema_rate)
         if self.accumulate_every > 1:
