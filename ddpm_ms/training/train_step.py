@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from ddpm_ms import runtime
+from ddpm_ms.ops.optimizer import SquareSum, native_adam
 from ddpm_ms.training.ema import EMA
 
 _zero = ops.MultitypeFuncGraph("zero")
-_square_sum = ops.MultitypeFuncGraph("square_sum")
 _scale = ops.MultitypeFuncGraph("scale")
 _accumulate = ops.MultitypeFuncGraph("accumulate")
 _store = ops.MultitypeFuncGraph("store")
@@ -19,13 +21,6 @@ _store = ops.MultitypeFuncGraph("store")
 @_zero.register("Tensor")
 def _zero_one(accumulator: Tensor) -> Tensor:
     return ops.Assign()(accumulator, ops.ZerosLike()(accumulator))
-
-
-@_square_sum.register("Tensor")
-def _square_sum_one(gradient: Tensor) -> Tensor:
-    # Row by row: on CPUs the sum over all axes at once is several times slower.
-    rows = ops.Reshape()(ops.Square()(gradient), (gradient.shape[0], -1))
-    return ops.ReduceSum()(ops.ReduceSum()(rows, 1))
 
 
 @_scale.register("Tensor", "Tensor")
@@ -74,7 +69,9 @@ class TrainStep(nn.Cell):
         self.stop_votes = Parameter(Tensor([0.0], ms.float32), name="stop_votes", requires_grad=False)
         reduced = ParameterTuple((*self.accumulators, self.stop_votes))
         self.reducer = nn.DistributedGradReducer(reduced, mean=True, degree=world) if world > 1 else None
-        self.map, self.add_n, self.sqrt, self.minimum = ops.HyperMap(), ops.AddN(), ops.Sqrt(), ops.Minimum()
+        self.square_sum = SquareSum()
+        self.native: Any = native_adam(optimizer, self.weights, weight_decay)
+        self.map, self.sqrt, self.minimum = ops.HyperMap(), ops.Sqrt(), ops.Minimum()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
 
@@ -108,21 +105,30 @@ class TrainStep(nn.Cell):
             reduced = self.reducer((*gradients, votes))
             gradients, votes = reduced[:-1], reduced[-1]
         unscale = 1.0 / (loss_scale * self.accumulate_every)
-        norm = self.sqrt(self.add_n(self.map(_square_sum, gradients))) * unscale
+        norm = self.sqrt(self.square_sum(gradients)) * unscale
         # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
         finite = all_finite((norm,))
         if finite:
             if self.max_grad_norm > 0:
                 unscale = unscale * self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
-            gradients = self.map(ops.partial(_scale, unscale), gradients)
             self.assign(self.optimizer.learning_rate, learning_rate)
-            if self.weight_decay > 0:
-                shrunk = self.map(ops.partial(_scale, 1.0 - learning_rate * self.weight_decay), self.weights)
-                self.map(_store, self.weights, shrunk)
-            self.optimizer(gradients)
-            if ema_rate > 0:
-                self.ema(ema_rate)
+            if self.native is not None:
+                adam = self.optimizer
+                self.native(gradients, unscale, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, self.weights,
+                            adam.moment1, adam.moment2, self.ema.shadow)
+            else:
+                self._step(gradients, unscale, learning_rate, ema_rate)
         if self.accumulate_every > 1:
             # Last: the branch above reads the accumulators when it runs, not where its inputs were written down.
             self.map(_zero, self.accumulators)
         return finite, norm, votes[0] > 0
+
+    def _step(self, gradients, factor, learning_rate, ema_rate):
+        """Scale the gradients, decay the weights, step the optimizer, move the EMA."""
+        gradients = self.map(ops.partial(_scale, factor), gradients)
+        if self.weight_decay > 0:
+            shrunk = self.map(ops.partial(_scale, 1.0 - learning_rate * self.weight_decay), self.weights)
+            self.map(_store, self.weights, shrunk)
+        self.optimizer(gradients)
+        if ema_rate > 0:
+            self.ema(ema_rate)

@@ -16,6 +16,7 @@ Operator conv2d_relu_forward, pool;
 Operator norm_forward, norm_backward, softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
 Operator upsample_forward, upsample_backward;
 Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
+Operator square_sum, adam;
 }
 
 namespace {
@@ -33,18 +34,21 @@ struct Array {
 template <typename Number = int32_t>
 void Call(Operator *op, std::vector<Array *> arrays, const std::vector<Number> &config = {}, size_t config_at = 0) {
   std::vector<void *> params;
+  std::vector<int> ndims;
   std::vector<int64_t *> shapes;
   std::vector<Number> copy(config);
   int64_t config_shape[1] = {static_cast<int64_t>(config.size())};
   for (size_t i = 0; i < arrays.size(); ++i) {
     if (!config.empty() && i == config_at) {
       params.push_back(copy.data());
+      ndims.push_back(1);
       shapes.push_back(config_shape);
     }
     params.push_back(arrays[i]->data.data());
+    ndims.push_back(static_cast<int>(arrays[i]->shape.size()));
     shapes.push_back(arrays[i]->shape.data());
   }
-  if (op(static_cast<int>(params.size()), params.data(), nullptr, shapes.data(), nullptr, nullptr, nullptr) != 0) std::exit(2);
+  if (op(static_cast<int>(params.size()), params.data(), ndims.data(), shapes.data(), nullptr, nullptr, nullptr) != 0) std::exit(2);
   for (float value : arrays.back()->data)
     if (!std::isfinite(value)) std::exit(3);
 }
@@ -104,6 +108,27 @@ void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {
   Call(upsample_backward, {&y, &x});
 }
 
+void Adam(const std::vector<std::vector<int64_t>> &shapes) {
+  std::vector<Array> arrays, scalars(5, Array({}));
+  for (int kind = 0; kind < 5; ++kind)
+    for (const auto &shape : shapes) arrays.emplace_back(shape);
+  Array out({1});
+  for (Array &scalar : scalars) scalar.data[0] = 0.5f;
+  for (size_t k = 3 * shapes.size(); k < 4 * shapes.size(); ++k)  // second moments
+    for (float &value : arrays[k].data) value *= value;
+  std::vector<Array *> gradients, all;
+  for (size_t k = 0; k < shapes.size(); ++k) gradients.push_back(&arrays[k]);
+  gradients.push_back(&out);
+  for (Array &scalar : scalars) all.push_back(&scalar);
+  for (Array &array : arrays) all.push_back(&array);
+  all.push_back(&out);
+  Call(square_sum, gradients);
+  Call(adam, all, std::vector<float>{0.9f, 0.99f, 1e-8f, 0.1f}, 3);
+  for (const Array &array : arrays)
+    for (float value : array.data)
+      if (!std::isfinite(value)) std::exit(4);
+}
+
 void Everything() {
   for (int round = 0; round < 20; ++round) {
     Convolution(1, 3, 9, 7, 5, 7, 1, 3, 3);
@@ -124,6 +149,8 @@ void Everything() {
     Softmax(3, 5, 17);
     Softmax(2, 130, 259);
     Upsample(3, 5, 7, 3);
+    Adam({{}, {1}, {7}, {5, 3, 2}, {64, 33, 3, 3}, {129}, {1, 70001}});
+    Adam({{3}});
   }
 }
 

@@ -33,6 +33,7 @@ NO_OPERATORS = {
     "data and their types": {"ms.Tensor", "ms.Parameter", "ms.ParameterTuple", "ms.Type", "ms.float16", "ms.bfloat16",
                              "ms.float32", "ms.int32"},
     "settings and questions": {"ms.set_context", "ms.get_context", "ms.set_device", "ms.set_seed", "ms.PYNATIVE_MODE"},
+    "what an operator does to its inputs": {"ops.signature"},
     "written to be run while a graph is compiled": {"ops.constexpr"},
     "rewrites a network; what it inserts are casts": {"ms.amp.auto_mixed_precision"},
     "initial values, made on the host": {"common.initializer.Normal", "common.initializer.XavierUniform",

@@ -34,7 +34,7 @@ ALLOWED = {
     "checkpoints": LEAVES | {"config", "runtime", "gaussian_diffusion", "models", "visual"},
     "export": LEAVES | {"checkpoints", "config", "diffusion", "gaussian_diffusion", "interop", "models", "runtime"},
     "training": LEAVES | {"checkpoints", "config", "rng", "runtime", "visual", "data", "distillation", "gaussian_diffusion",
-                          "models", "evaluation"},
+                          "evaluation", "models", "ops"},
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
