@@ -110,7 +110,7 @@ def write(form: type[Mindir] | type[Onnx], trained: Trained, path: Path, *, batc
     about = description(trained, diffusion)
     (path / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     _let_be_read(path)
-    return f"the denoiser for {', '.join(map(str, batch_sizes))} images of {', '.join(about['inputs'])}, see {DESCRIPTION}"
+    return f"the denoiser in batches of {', '.join(map(str, batch_sizes))} ({', '.join(about['inputs'])}), see {DESCRIPTION}"
 
 
 def _let_be_read(folder: Path) -> None:
