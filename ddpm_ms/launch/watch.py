@@ -103,8 +103,8 @@ def _status(job: Job, members: Members, stop: Stop, failed: Member | None) -> in
         _say(f"{failed.name} stopped as asked; it had nothing to save")
     else:
         log, shown = job.log_of(failed.name), job.log_of(f"rank {job.first_rank}")
-        said = last_lines(log)
-        _say(f"{failed.name} failed with status {failed.exit_status}; its log: {log}", said if said != last_lines(shown) else "")
+        said = "" if last_lines(log, 1) == last_lines(shown, 1) else last_lines(log)  # of a mistake that every rank sees
+        _say(f"{failed.name} failed with status {failed.exit_status}; its log: {log}", said)
     return failed.exit_status
 
 

@@ -15,7 +15,9 @@ from ddpm_ms.cli import main
 ROOT = Path(__file__).parents[2]
 TINY = ["model.dim=8", "model.dim_mults=[1]", "model.attn_heads=1", "model.attn_dim_head=4", "diffusion.timesteps=50",
         "training.train_batch_size=4", "training.num_samples=4", "training.train_num_steps=2"]
-
+# The same for the network of DDPM.
+OF_DDPM = [*(word for word in TINY if not word.startswith("model.attn_")), "model.num_res_blocks=1",
+           "model.attention_levels=false", "model.norm_groups=8"]
 
 GUIDES = ("README.md", "docs/training.md", "docs/sampling.md", "docs/clusters.md")
 
@@ -46,6 +48,7 @@ def place(tmp_path_factory):
         Image.fromarray(pixels).save(place / "images" / f"{number}.png")
     for name in ("a.png", "b.png", "mask.png"):
         shutil.copy(place / "images" / "0.png", place / name)
+    np.save(place / "32x32.npy", np.random.default_rng(0).integers(0, 255, (8, 32, 32), np.uint8))
     (place / "configs").symlink_to(ROOT / "configs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -87,7 +90,7 @@ def test_the_scripts_that_are_shown_run_with_a_cpu_in_place_of_what_they_name(pl
         words = [str(ROOT / word) if word.startswith("scripts/") else word for word in shlex.split(line)]
         if "_train.sh" in words[1]:
             words = [word for word in words if not word.startswith("data.root")]
-            words += [*TINY, "model.full_attn=null", "data.name=digits", "data.image_size=8", "data.channels=1"]
+            words += [*(OF_DDPM if "cifar10" in line else TINY), "data.name=digits", "data.image_size=8", "data.channels=1"]
         done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
     assert np.load(place / "samples.npz")["images"].shape == (4, 8, 8, 1)
