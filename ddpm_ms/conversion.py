@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any, Literal, Mapping, Sequence
 import numpy as np
 
 from ddpm_ms.config import Config, load_over, replace, resolve_precision, to_dict
+from ddpm_ms.digest import sha256_of
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.interop.sources import Source, open_source
 
@@ -55,7 +55,7 @@ def convert(source: str | Path, run_dir: str | Path, *, recipe: str | Path | Non
         log.info("%s", line)
     weights = _fitting(source, config, found.weights(config.model))
     facts = {"source": str(source.resolve()), "project": found.project,
-             "files": {str(path.relative_to(source) if path != source else path.name): _sha256(path) for path in found.files}}
+             "files": {str(path.relative_to(source) if path != source else path.name): sha256_of(path) for path in found.files}}
     _write(run_dir, _recorded(config, said), weights, found.step, facts)
     log.info("%s holds the weights of %s: %d tensors of %s", run_dir, source, len(weights), found.project)
     return run_dir
@@ -151,11 +151,3 @@ def _write(run_dir: Path, config: Config, weights: dict[str, np.ndarray], step: 
         if isinstance(error, OSError):
             raise InputError(f"run directory {run_dir} cannot be written: {error.strerror or error}") from None
         raise
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from ddpm_ms import runtime
 from ddpm_ms.config import Config, config_of_run
+from ddpm_ms.digest import sha256_of
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion, create_diffusion
 from ddpm_ms.models import create_model
@@ -98,7 +99,7 @@ def save(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], stat
 def _write(folder: Path, step: int, arrays: dict[str, dict[str, np.ndarray]], state: dict[str, Any]) -> None:
     for name, tensors in arrays.items():
         save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, folder / name)
-    checksums = {name: _sha256(folder / name) for name in arrays}
+    checksums = {name: sha256_of(folder / name) for name in arrays}
     complete = {"format": FORMAT, "step": step, **state, "sha256": checksums}
     (folder / STATE).write_text(json.dumps({**complete, "checksum": _checksum(complete)}, indent=1), encoding="utf-8")
     mode = (folder / STATE).stat().st_mode
@@ -121,7 +122,7 @@ def read(path: str | Path) -> Checkpoint:
         if not (path / name).is_file():
             raise DamagedCheckpoint(f"checkpoint {path}: {name} is missing")
         try:
-            found = _sha256(path / name)
+            found = sha256_of(path / name)
         except OSError as error:
             raise DamagedCheckpoint(f"checkpoint {path}: {name} cannot be read: {error.strerror or error}") from None
         if found != expected:
@@ -328,14 +329,6 @@ def _find_best(path: Path, metric: str | None) -> Checkpoint:
 def _checksum(state: dict[str, Any]) -> str:
     """Of the content of state.json, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -102,7 +102,7 @@ def drawn_side(path: str, arguments: argparse.Namespace, runtime: Runtime) -> tu
     again."""
     from ddpm_ms.checkpoints import load_diffusion
     from ddpm_ms.data import ArrayDataset
-    from ddpm_ms.evaluation.drawn import DrawnImages
+    from ddpm_ms.evaluation.drawn import DrawnImages, way_in_words
     from ddpm_ms.evaluation.sides import Side, training_data
     from ddpm_ms.runtime.ranks import broadcast_text
 
@@ -152,15 +152,6 @@ def way_of_drawing(options: SamplingConfig, timesteps: int, classes: list[int] |
     """How images are drawn from noise: facts for evaluations.jsonl."""
     return {**{name: value for name, value in dict(options).items() if name not in EDITING}, "steps": options.steps or timesteps,
             "classes": classes}
-
-
-def way_in_words(facts: dict[str, Any]) -> str:
-    """The same for people: sampler, steps and seed, and what is not as usual."""
-    usual = dict(SamplingConfig())
-    others = [f"{name} {value}" for name, value in facts.items()
-              if name not in ("sampler", "steps", "seed") and name in usual and value != usual[name]]
-    chosen = [] if facts["classes"] is None else [f"classes {' '.join(map(str, facts['classes']))}"]
-    return ", ".join([facts["sampler"], f"{facts['steps']} steps", f"seed {facts['seed']}", *others, *chosen])
 
 
 def record(run_dir: Path, row: dict[str, Any]) -> None:

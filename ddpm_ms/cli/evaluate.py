@@ -9,7 +9,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from ddpm_ms.cli.classes import asked_classes
-from ddpm_ms.cli.compare import IMAGES, compare, in_words, record, way_in_words, way_of_drawing, weights_of
+from ddpm_ms.cli.compare import IMAGES, compare, in_words, record, way_of_drawing, weights_of
 from ddpm_ms.cli.drawing import draw, from_noise
 from ddpm_ms.cli.options import check_counts, device_parent, given_options, load, run_directory, trained_parent
 from ddpm_ms.cli.train_classifier import train_classifier
@@ -88,6 +88,7 @@ def judge(metric: str, arguments: argparse.Namespace) -> None:
     runtime, diffusion, checkpoint = load(arguments)
     classes = asked_classes(arguments, diffusion, checkpoint.config)
     from ddpm_ms.evaluation import Subject
+    from ddpm_ms.evaluation.drawn import way_in_words
 
     facts: dict[str, Any] = weights_of(checkpoint, arguments.raw)
 

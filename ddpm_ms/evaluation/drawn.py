@@ -13,6 +13,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
+from ddpm_ms.config import SamplingConfig
 from ddpm_ms.data.array_files import read_arrays
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.statistics import write_arrays
@@ -94,3 +95,12 @@ class DrawnImages:
             log.warning("%s does not hold %d images; drawing again", path, count)
             return None
         return images
+
+
+def way_in_words(facts: Mapping[str, Any]) -> str:
+    """How images are drawn, for people: sampler, steps and seed, what is not as usual, and the classes that were chosen."""
+    usual = dict(SamplingConfig())
+    others = [f"{name} {value}" for name, value in facts.items()
+              if name not in ("sampler", "steps", "seed") and name in usual and value != usual[name]]
+    chosen = f"classes {' '.join(map(str, facts['classes']))}" if facts.get("classes") is not None else None
+    return ", ".join([facts["sampler"], f"{facts['steps']} steps", f"seed {facts['seed']}", *others, *filter(None, [chosen])])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Tuple
@@ -10,6 +9,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 
 from ddpm_ms import runtime
+from ddpm_ms.digest import sha256_of
 from ddpm_ms.errors import InputError, shown
 from ddpm_ms.evaluation.inception import CLASSES, WIDTH, units
 from ddpm_ms.interop import read_torch_file
@@ -47,11 +47,7 @@ def read_weights(path: str | Path) -> Weights:
     """
     if not Path(path).is_file():
         raise InputError(f"Inception's weights {path} are no file; {what_to_get()}")
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    sha256, named = digest.hexdigest(), _NAMED_BY_HASH.search(Path(path).name)
+    sha256, named = sha256_of(Path(path)), _NAMED_BY_HASH.search(Path(path).name)
     if named and not sha256.startswith(named[1]):
         raise InputError(f"Inception's weights {path} are damaged: their SHA-256 begins with {sha256[:len(named[1])]}, not with "
                          f"{named[1]} as the name says")

@@ -7,9 +7,10 @@ from typing import Any, Callable, Iterable
 
 import numpy as np
 
-from ddpm_ms.config import Config, SamplingConfig
+from ddpm_ms.config import Config
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
+from ddpm_ms.evaluation.drawn import way_in_words
 from ddpm_ms.evaluation.features import Extracted, FeatureRequest, Features
 from ddpm_ms.evaluation.protocol import WIDEST
 from ddpm_ms.evaluation.sides import of_dataset
@@ -46,7 +47,7 @@ class Evaluation:
         _check_metrics(self.names, c.images, len(dataset), features)
         against = of_dataset(f"the run's training data ({config.data.name})", dataset, {}, config.data)
         self._yardstick = Yardstick(against, self.names, _Checked(features, check), runtime)
-        way = _in_words(config.sampling, config.diffusion.timesteps)
+        way = way_in_words({**dict(config.sampling), "steps": config.sampling.steps or config.diffusion.timesteps})
         self.what = f"{c.images} images, {way}, against the {len(dataset)} of training, in {features.identity}"
 
     def is_due(self, step: int, total_steps: int) -> bool:
@@ -96,11 +97,3 @@ def _check_metrics(names: Iterable[str], drawn: int, real: int, features: Featur
             raise InputError(f"evaluation.images is {drawn}, allowed with evaluation.metric={name}: at least {comparison.least}")
         if not comparison.alone and real < comparison.least:
             raise InputError(f"evaluation.metric is {name} with {real} training image(s), allowed: at least {comparison.least}")
-
-
-def _in_words(options: SamplingConfig, timesteps: int) -> str:
-    """How they are drawn: sampler, steps and seed, and what is not as usual."""
-    usual = dict(SamplingConfig())
-    others = [f"{name} {value}" for name, value in dict(options).items()
-              if name not in ("sampler", "steps", "seed") and value != usual[name]]
-    return ", ".join([options.sampler, f"{options.steps or timesteps} steps", f"seed {options.seed}", *others])

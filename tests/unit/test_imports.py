@@ -9,10 +9,10 @@ import pytest
 import ddpm_ms
 
 PACKAGE = Path(__file__).parents[2] / "ddpm_ms"
-LEAVES = {"errors", "version", "parts", "progress"}
+LEAVES = {"digest", "errors", "version", "parts", "progress"}
 # Everything that each part may import from the package itself.
 ALLOWED = {
-    "errors": set(), "version": set(), "progress": set(), "rng": set(), "parts": {"errors"},
+    "digest": set(), "errors": set(), "version": set(), "progress": set(), "rng": set(), "parts": {"errors"},
     "config": LEAVES,
     "visual": LEAVES,
     "native": LEAVES,
@@ -38,8 +38,8 @@ ALLOWED = {
 }
 STDLIB = getattr(sys, "stdlib_module_names", set())  # from Python 3.10 on
 FREE = {"cli", "__init__", "__main__"}
-OUTSIDE = {"config": {"yaml", "pydantic", "pydantic_core", "annotated_types"}, "errors": set(), "rng": {"numpy"}, "parts": set(),
-           "native": set(), "launch": set(), "visual": {"numpy", "PIL", "matplotlib", "jinja2", "safetensors"}}
+OUTSIDE = {"config": {"yaml", "pydantic", "pydantic_core", "annotated_types"}, "digest": set(), "errors": set(), "rng": {"numpy"},
+           "parts": set(), "native": set(), "launch": set(), "visual": {"numpy", "PIL", "matplotlib", "jinja2", "safetensors"}}
 
 
 def part(path):

@@ -29,6 +29,7 @@ from ddpm_ms.checkpoints import checkpoint
 from ddpm_ms.config import Config, config_from_dict, load_config, load_over, to_dict, to_yaml
 from ddpm_ms.data.arrays import load_array_file
 from ddpm_ms.data.images import read_image
+from ddpm_ms.digest import sha256_of
 from ddpm_ms.errors import InputError
 from ddpm_ms.evaluation.sides import side_of
 from ddpm_ms.interop.sources import open_source
@@ -208,7 +209,7 @@ def consistent(path, content=None, **changes):
     if content is not None:
         (path / checkpoint.WEIGHTS).write_bytes(content)
     state = json.loads((path / checkpoint.STATE).read_text())
-    state["sha256"][checkpoint.WEIGHTS] = checkpoint._sha256(path / checkpoint.WEIGHTS)
+    state["sha256"][checkpoint.WEIGHTS] = sha256_of(path / checkpoint.WEIGHTS)
     (path / checkpoint.STATE).write_text(json.dumps(sealed({**state, **changes})))
 
 
@@ -267,7 +268,7 @@ def test_checkpoints_of_odd_states(saved, cases):
 def test_a_checkpoint_names_nothing_outside_of_itself(saved, name, monkeypatch):
     path, read = saved
     consistent(path, sha256={name: "0" * 64})
-    monkeypatch.setattr(checkpoint, "_sha256", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: pytest.fail(f"{path} was read"))
     with pytest.raises(checkpoint.DamagedCheckpoint, match="a file is called") as error:
         read()
     assert str(error.value).isprintable()
