@@ -187,6 +187,11 @@ class GaussianDiffusion(nn.Cell):
             self._network_graph = runtime.compiled(self._network)
         return self._network_graph
 
+    def keep_network_graph(self, key: object) -> None:
+        """Let `network_graph` be taken from the cache of compiled graphs; ``key`` says everything about this process and its
+        network, but the weights."""
+        self._network_graph = runtime.kept(self.network_graph(), key)
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within the block the network does not train: no dropout, no statistics that move."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ddpm_ms import runtime as rt
-from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace
+from ddpm_ms.config import Config, RuntimeConfig, SamplingConfig, override_section, replace, to_dict
 from ddpm_ms.errors import InputError, check_range
+from ddpm_ms.parts import NETWORKS
 
 if TYPE_CHECKING:  # they load MindSpore
     from ddpm_ms.checkpoints import Checkpoint
@@ -115,7 +116,12 @@ def load(arguments: argparse.Namespace) -> tuple[rt.Runtime, GaussianDiffusion, 
     runtime = start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.checkpoints import load_diffusion
 
-    return runtime, *load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
+    diffusion, checkpoint = load_diffusion(arguments.checkpoint, ema=not arguments.raw, best_one=arguments.best)
+    config = checkpoint.config
+    if runtime.world == 1 and NETWORKS.is_own(config.model.name):  # the sources of others are not in the cache's key
+        sections = to_dict(config)
+        diffusion.keep_network_graph((sections["model"], sections["diffusion"], config.data.channels, config.data.image_size))
+    return runtime, diffusion, checkpoint
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:

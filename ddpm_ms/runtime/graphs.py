@@ -56,6 +56,28 @@ def compiled(method: Callable) -> Callable:
     return ms.jit(method)
 
 
+def kept(graph: Callable, key: object) -> Callable:
+    """``graph``, of `compiled`, whose first call takes what was compiled from the `CompileCache`, or leaves it there. Calls with
+    other shapes compile as ever.
+
+    Args:
+        graph: it depends on its arguments' shapes and types, on the sources of this package, and on nothing but
+        key: everything else.
+    """
+    caches = iter([CompileCache]) if is_compiling() else iter(())
+
+    def call(*arguments: Any) -> Any:
+        make = next(caches, None)
+        if make is None:
+            return graph(*arguments)
+        cache = make((key, [(getattr(a, "shape", a), str(getattr(a, "dtype", ""))) for a in arguments]))
+        result = graph(*arguments)
+        cache.seal()
+        return result
+
+    return call
+
+
 def _without_source(method: Callable) -> bool:
     """Whether a Cell that ``method`` may call was typed into a session and is in no file; MindSpore compiles source."""
     cell: Any = getattr(method, "__self__", None)

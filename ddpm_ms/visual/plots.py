@@ -1,18 +1,21 @@
-"""Curves. Figures are made without pyplot, so that no state of matplotlib outlives a call."""
+"""Curves. Figures are made without pyplot, so that no state of matplotlib outlives a call.
+
+matplotlib is imported where it draws: half a second that commands without curves need not wait.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
 # Of middle brightness, so that they show on white and on black; told apart by colour-blind readers too.
@@ -25,14 +28,14 @@ _INK = "#010203"  # in an SVG: the colour of the text around it
 
 def save_loss_curve(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Loss against optimizer steps, whole and by quarter of t, from the rows of metrics.jsonl."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _figure(8, 4.5)
     _curves(figure.add_subplot(xlabel="optimizer step", ylabel="loss"), loss_curves(rows))
     _save(figure, path, 120)
 
 
 def save_losses(runs: Mapping[str, Sequence[dict[str, Any]]], path: str | Path) -> None:
     """The losses of several runs, name to rows of metrics.jsonl: smoothed, with what was measured pale behind."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _figure(8, 4.5)
     axes = figure.add_subplot(xlabel="optimizer step", ylabel="loss")
     _curves(axes, {name: curve(rows, "loss") for name, rows in runs.items()})
     _save(figure, path, 120)
@@ -49,7 +52,7 @@ def save_schedules(schedules: Mapping[str, tuple[np.ndarray, np.ndarray]], weigh
         recipe, weight: the names in ``schedules`` and ``weights`` that the recipe uses; they are drawn bold.
         objective: whose error the weights multiply.
     """
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = _figure(11, 7)
     (beta, signal), (snr, weighed) = figure.subplots(2, 2)
     steps = np.arange(len(next(iter(weights.values()))))
     with np.errstate(divide="ignore"):  # beta 1 leaves no signal, and no place on a logarithmic axis
@@ -71,7 +74,7 @@ def save_schedules(schedules: Mapping[str, tuple[np.ndarray, np.ndarray]], weigh
 
 def save_benchmark(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Time of each kind of work relative to the peer's, from the rows of benchmark.json: 1 is as fast, below is faster."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = _figure(8, 4)
     axes = figure.add_subplot(ylabel="time / peer's time")
     colours = {"train": "tab:blue", "eval": "tab:orange", "sample": "tab:green"}
     for place, row in enumerate(rows):
@@ -87,7 +90,7 @@ def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: st
 
     ``scale`` is "linear" (from 0), "log", or None: what the values ask for.
     """
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    figure = _figure(5.2, 3.2)
     axes = figure.add_subplot(xlabel="optimizer step")
     legend = _curves(axes, curves, scale, smoothed)
     axes.tick_params(which="both", colors=_INK)
@@ -98,6 +101,8 @@ def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: st
     for text in legend.get_texts():
         text.set_color(_INK)
     file = io.StringIO()
+    import matplotlib
+
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", transparent=True)
     svg = file.getvalue()
@@ -151,6 +156,8 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
     axes.set_yscale(scale or "linear")
     if scale == "linear":
         axes.set_ylim(bottom=0)
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(alpha=0.3)
     legend = axes.legend(lines, [str(number) for number in range(len(lines))], fontsize="small", ncols=min(len(lines), 3),
@@ -164,6 +171,13 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
 
 def _positive(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty one, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: Figure, path: str | Path, dpi: int) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ddpm_ms import runtime
@@ -66,6 +67,20 @@ def test_a_process_uses_the_cache_once(place):
     """MindSpore numbers graphs from the start of the process: the second time it would take others than it left."""
     compile_into(start())
     assert CompileCache("a recipe").state == "off"
+
+
+def test_of_a_kept_graph_the_first_call_opens_the_cache_under_a_name_that_has_the_shapes(place, monkeypatch):
+    def entry_of(array, key="a network"):
+        monkeypatch.setattr(graphs, "_cache_was_used", False)
+        before, graph = set(entries(place)) if place.is_dir() else set(), runtime.kept(lambda x, nothing: x + 1, key)
+        for _ in range(2):
+            assert (graph(array, None) == array + 1).all()
+        assert graph(np.zeros(7), None).shape == (7,)
+        new, = set(entries(place)) - before
+        return new
+
+    names = {entry_of(np.zeros(3)), entry_of(np.zeros(4)), entry_of(np.zeros(3, np.float32)), entry_of(np.zeros(3), "another")}
+    assert len(names) == 4
 
 
 @pytest.mark.parametrize("harm", ["altered", "cut", "gone", "more", "unsealed", "no checksums"])
