@@ -130,7 +130,7 @@ class RuntimeConfig(Section):
     device: Device = setting("auto", "auto tries Ascend, GPU and CPU in this order", also="device_target accelerator")
     mode: Literal["graph", "pynative"] = setting("graph", "pynative: operator by operator, slow, for debugging")
     cpu_math: Literal["fp32", "bf16"] = setting(
-        "fp32", "bf16: native convolutions may round their inputs, on processors built for it")
+        "fp32", "bf16: native convolutions multiply in bfloat16 and add in float32, on processors built for it")
     compile_cache: Optional[bool] = setting(
         None, "keep compiled graphs in the user's cache directory for the next start; null: on one device, without own parts")
 

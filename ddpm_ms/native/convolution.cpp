@@ -59,7 +59,6 @@ int dnnl_convolution_backward_weights_primitive_desc_create(
     const dnnl_dims_t strides, const dnnl_dims_t dilates, const dnnl_dims_t pad_l, const dnnl_dims_t pad_r,
     dnnl_primitive_desc_t hint, const void *attr);
 int dnnl_primitive_attr_create(dnnl_primitive_attr_t *);
-int dnnl_primitive_attr_set_fpmath_mode(dnnl_primitive_attr_t, int mode);
 int dnnl_primitive_attr_set_post_ops(dnnl_primitive_attr_t, const struct dnnl_post_ops *);
 int dnnl_post_ops_create(dnnl_post_ops_t *);
 int dnnl_post_ops_append_eltwise(dnnl_post_ops_t, int alg, float alpha, float beta);
@@ -71,9 +70,8 @@ int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnn
 namespace {
 
 // Values of oneDNN's enumerations.
-constexpr int kCpu = 1, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
+constexpr int kCpu = 1, kBf16 = 2, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
 constexpr int kForwardInference = 96, kRelu = 32;
-constexpr int kStrict = 0, kBfloat16 = 1;
 constexpr int kSrcMd = 129, kDiffSrcMd = 130, kWeightsMd = 131, kDiffWeightsMd = 132, kDstMd = 133, kDiffDstMd = 134;
 constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kDiffDst = 145, kDiffWeights = 161,
               kDiffBias = 169;
@@ -94,10 +92,10 @@ struct Buffer {
   void *data;
 };
 
-bool bfloat16 = false;  // whether convolutions may round their inputs to bfloat16
+bool bfloat16 = false;  // whether convolutions round what they multiply to bfloat16; they add up in float32 either way
 
 struct Library {
-  dnnl_primitive_attr_t attributes = nullptr, relu = nullptr;
+  dnnl_primitive_attr_t relu = nullptr;
   dnnl_engine_t engine = nullptr;
   dnnl_stream_t stream = nullptr;
   // Tensors in the layouts that primitives want, one place for each operand. Operators run one at a time, so all primitives
@@ -109,8 +107,6 @@ Library &Shared() {
   static Library *library = [] {
     auto *made = new Library;
     check(dnnl_engine_create(&made->engine, kCpu, 0), "engine");
-    check(dnnl_primitive_attr_create(&made->attributes), "attributes");
-    check(dnnl_primitive_attr_set_fpmath_mode(made->attributes, bfloat16 ? kBfloat16 : kStrict), "mathematics");
     dnnl_post_ops_t relu;
     check(dnnl_post_ops_create(&relu), "post-operations");
     check(dnnl_post_ops_append_eltwise(relu, kRelu, 0, 0), "rectifier");
@@ -171,39 +167,51 @@ class Operand {
   dnnl_primitive_t reorder_ = nullptr;
 };
 
-// Memory descriptors of one convolution's tensors: plain as the caller has them, and free for oneDNN to choose.
+// Memory descriptors of one tensor: plain as the caller has it, and in the layout that oneDNN chooses, as a factor of products
+// (in bfloat16, if that is allowed) or as a sum of them. The reorder between the layouts converts in passing.
+struct Descriptors {
+  Descriptors(const dnnl_dims_t dims, bool rounded) {
+    check(dnnl_memory_desc_create_with_tag(&plain, 4, dims, kF32, kTagAbcd), "descriptor");
+    check(dnnl_memory_desc_create_with_tag(&factor, 4, dims, rounded ? kBf16 : kF32, kTagAny), "descriptor");
+    check(dnnl_memory_desc_create_with_tag(&sum, 4, dims, kF32, kTagAny), "descriptor");
+  }
+  dnnl_memory_desc_t plain, factor, sum;
+};
+
+// One convolution's tensors.
 struct Shapes {
-  explicit Shapes(const Key &k) : has_bias(k[12] != 0), rectified(k[13] != 0) {
-    int64_t oh = (k[2] + k[8] + k[10] - k[5]) / k[7] + 1, ow = (k[3] + k[9] + k[11] - k[6]) / k[7] + 1;
-    const dnnl_dims_t x = {k[0], k[1], k[2], k[3]}, w = {k[4], k[1], k[5], k[6]}, b = {k[4]}, y = {k[0], k[4], oh, ow};
-    Make(4, x, &x_plain, &x_any);
-    Make(4, w, &w_plain, &w_any);
-    Make(4, y, &y_plain, &y_any);
-    check(dnnl_memory_desc_create_with_tag(&bias, 1, b, kF32, kTagA), "descriptor");
+  explicit Shapes(const Key &k) : Shapes(k, k[13] == 0 && bfloat16) {}
+
+  dnnl_primitive_desc_t Forward() const {
+    dnnl_primitive_desc_t desc;
+    check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine,
+                                                         rectified ? kForwardInference : kForwardTraining, kDirect,
+                                                         x.factor, w.factor, has_bias ? bias : nullptr, y.sum, strides,
+                                                         dilates, before, after, rectified ? Shared().relu : nullptr),
+          "forward");
+    return desc;
+  }
+
+  bool has_bias, rectified;
+  Descriptors x, w, y;
+  dnnl_memory_desc_t bias;
+  dnnl_dims_t strides = {}, before = {}, after = {}, dilates = {};
+
+ private:
+  Shapes(const Key &k, bool rounded)
+      : has_bias(k[12] != 0), rectified(k[13] != 0), x(Dims{k[0], k[1], k[2], k[3]}.d, rounded),
+        w(Dims{k[4], k[1], k[5], k[6]}.d, rounded),
+        y(Dims{k[0], k[4], (k[2] + k[8] + k[10] - k[5]) / k[7] + 1, (k[3] + k[9] + k[11] - k[6]) / k[7] + 1}.d, rounded) {
+    check(dnnl_memory_desc_create_with_tag(&bias, 1, Dims{k[4]}.d, kF32, kTagA), "descriptor");
     for (int i = 0; i < 2; ++i) {
       strides[i] = k[7];
       before[i] = k[8 + i];
       after[i] = k[10 + i];
     }
   }
-
-  static void Make(int n, const dnnl_dims_t dims, dnnl_memory_desc_t *plain, dnnl_memory_desc_t *any) {
-    check(dnnl_memory_desc_create_with_tag(plain, n, dims, kF32, kTagAbcd), "descriptor");
-    check(dnnl_memory_desc_create_with_tag(any, n, dims, kF32, kTagAny), "descriptor");
-  }
-
-  dnnl_primitive_desc_t Forward() const {
-    dnnl_primitive_desc_t desc;
-    check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine,
-                                                         rectified ? kForwardInference : kForwardTraining, kDirect, x_any,
-                                                         w_any, has_bias ? bias : nullptr, y_any, strides, dilates, before,
-                                                         after, rectified ? Shared().relu : Shared().attributes), "forward");
-    return desc;
-  }
-
-  bool has_bias, rectified;
-  dnnl_memory_desc_t x_plain, x_any, w_plain, w_any, y_plain, y_any, bias;
-  dnnl_dims_t strides = {}, before = {}, after = {}, dilates = {};
+  struct Dims {
+    dnnl_dims_t d;
+  };
 };
 
 const_dnnl_memory_desc_t Query(dnnl_primitive_desc_t desc, int what) {
@@ -246,24 +254,24 @@ Convolution *MakeForward(const Key &key) {
   Shapes s(key);
   auto desc = s.Forward();
   Operands operands;
-  Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
-  Add(&operands, kWeights, s.w_plain, Query(desc, kWeightsMd), false);
+  Add(&operands, kSrc, s.x.plain, Query(desc, kSrcMd), false);
+  Add(&operands, kWeights, s.w.plain, Query(desc, kWeightsMd), false);
   if (s.has_bias) Add(&operands, kBias, s.bias, s.bias, false);
-  Add(&operands, kDst, s.y_plain, Query(desc, kDstMd), true);
+  Add(&operands, kDst, s.y.plain, Query(desc, kDstMd), true);
   return new Convolution(desc, std::move(operands));
 }
 
 Convolution *MakeBackwardData(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
-  check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x_any, s.w_any, s.y_any,
-                                                             s.strides, s.dilates, s.before, s.after, s.Forward(),
-                                                             Shared().attributes),
+  check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x.sum, s.w.factor,
+                                                             s.y.factor, s.strides, s.dilates, s.before, s.after,
+                                                             s.Forward(), nullptr),
         "backward data");
   Operands operands;
-  Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
-  Add(&operands, kWeights, s.w_plain, Query(desc, kWeightsMd), false);
-  Add(&operands, kDiffSrc, s.x_plain, Query(desc, kDiffSrcMd), true);
+  Add(&operands, kDiffDst, s.y.plain, Query(desc, kDiffDstMd), false);
+  Add(&operands, kWeights, s.w.plain, Query(desc, kWeightsMd), false);
+  Add(&operands, kDiffSrc, s.x.plain, Query(desc, kDiffSrcMd), true);
   return new Convolution(desc, std::move(operands));
 }
 
@@ -271,12 +279,12 @@ Convolution *MakeBackwardWeights(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_weights_primitive_desc_create(
-            &desc, Shared().engine, kDirect, s.x_any, s.w_any, s.has_bias ? s.bias : nullptr, s.y_any, s.strides,
-            s.dilates, s.before, s.after, s.Forward(), Shared().attributes), "backward weights");
+            &desc, Shared().engine, kDirect, s.x.factor, s.w.sum, s.has_bias ? s.bias : nullptr, s.y.factor, s.strides,
+            s.dilates, s.before, s.after, s.Forward(), nullptr), "backward weights");
   Operands operands;
-  Add(&operands, kSrc, s.x_plain, Query(desc, kSrcMd), false);
-  Add(&operands, kDiffDst, s.y_plain, Query(desc, kDiffDstMd), false);
-  Add(&operands, kDiffWeights, s.w_plain, Query(desc, kDiffWeightsMd), true);
+  Add(&operands, kSrc, s.x.plain, Query(desc, kSrcMd), false);
+  Add(&operands, kDiffDst, s.y.plain, Query(desc, kDiffDstMd), false);
+  Add(&operands, kDiffWeights, s.w.plain, Query(desc, kDiffWeightsMd), true);
   if (s.has_bias) Add(&operands, kDiffBias, s.bias, s.bias, true);
   return new Convolution(desc, std::move(operands));
 }
@@ -327,7 +335,7 @@ int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
 
 extern "C" {
 
-// Called before the first convolution, or not at all.
+// Round to bfloat16 what convolutions multiply, but those with a rectifier. Called before the first one, or not at all.
 void allow_bfloat16() { bfloat16 = true; }
 
 // (x, weight, config) -> y
