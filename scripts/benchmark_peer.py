@@ -1,7 +1,9 @@
 """The peer's side of scripts/benchmark_vs_torch.sh: the same work in PyTorch, with denoising-diffusion-pytorch or diffusers.
 
-Reads a kind of work per line ("train", "eval", "sample", "memory") and answers with seconds (MiB for "memory"). The argument is
-a case of ddpm_ms/benchmark/cases.py as JSON.
+    python benchmark_peer.py CASE [--compile]
+
+Reads a kind of work per line ("train", "eval", "sample", "memory") and answers with seconds (MiB for "memory"). CASE is one of
+ddpm_ms/benchmark/cases.py as JSON. With --compile the network is compiled by torch.compile, for the shapes of the case.
 """
 
 import json
@@ -14,9 +16,8 @@ import torch
 from ema_pytorch import EMA
 
 
-def lucidrains(case):
-    """The Unet of denoising-diffusion-pytorch in its GaussianDiffusion; empty modules stand in for heavy imports that neither
-    needs."""
+def denoising_diffusion_pytorch():
+    """The module with its Unet and GaussianDiffusion; empty modules stand in for heavy imports that neither needs."""
     for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "pytorch_fid", "pytorch_fid.fid_score",
                  "pytorch_fid.inception"):
         sys.modules[name] = types.ModuleType(name)
@@ -28,6 +29,12 @@ def lucidrains(case):
     import denoising_diffusion_pytorch.denoising_diffusion_pytorch as peer
 
     peer.tqdm = lambda iterable, **_: iterable
+    return peer
+
+
+def lucidrains(case):
+    """Its Unet in its GaussianDiffusion."""
+    peer = denoising_diffusion_pytorch()
     network = peer.Unet(case["dim"], dim_mults=case["dim_mults"], channels=case["channels"])
     return network, peer.GaussianDiffusion(network, image_size=case["size"], beta_schedule="cosine", sampling_timesteps=50)
 
@@ -59,11 +66,13 @@ class ErrorOfNoise(torch.nn.Module):
 
 
 class Work:
-    def __init__(self, case):
+    def __init__(self, case, compiled):
         torch.manual_seed(0)
         self.network, self.diffusion = (diffusers if case["attention_levels"] else lucidrains)(case)
         self.optimizer = torch.optim.Adam(self.diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.ema = EMA(self.diffusion, beta=0.995, update_every=1)
+        if compiled:  # in place, and after the average has made its copy
+            self.network.compile(dynamic=False)
         shape = case["batch"], case["channels"], case["size"], case["size"]
         self.images = torch.rand(shape)
         self.x, self.t = torch.randn(shape), torch.full(shape[:1], 500)
@@ -88,7 +97,7 @@ class Work:
 
 
 def main():
-    work = Work(json.loads(sys.argv[1]))
+    work = Work(json.loads(sys.argv[1]), "--compile" in sys.argv)
     for line in sys.stdin:
         kind = line.strip()
         if kind == "memory":

@@ -5,8 +5,9 @@ set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcdegh] [--pairs 7]"
-    echo "Installs this package into .venv and the peer (PyTorch) into .venv-peer, runs both in alternation, prints a table"
-    echo "and writes runs/benchmark/benchmark.json and benchmark.png. Takes about forty minutes; leave the machine alone meanwhile."
+    echo "Installs this package into .venv and the peer (PyTorch, as it comes and compiled by torch.compile, which needs g++) into"
+    echo ".venv-peer, runs them in alternation, prints a table and writes runs/benchmark/benchmark.json and benchmark.png. Takes"
+    echo "about an hour (an estimate); leave the machine alone meanwhile."
     echo "Environment: PYTHON, VENV, PEER_VENV."
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac

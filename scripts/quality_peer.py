@@ -11,12 +11,13 @@ import sys
 
 import numpy as np
 import torch
-from benchmark_peer import EMA, peer
+from benchmark_peer import EMA, denoising_diffusion_pytorch
 
 
 def main():
     images, weights, dim, mults, batch, rate, steps, seed = sys.argv[1:]
     torch.manual_seed(int(seed))
+    peer = denoising_diffusion_pytorch()
     images = torch.from_numpy(np.load(images)["images"])
     network = peer.Unet(int(dim), dim_mults=tuple(map(int, mults.split(","))), channels=images.shape[1])
     diffusion = peer.GaussianDiffusion(network, image_size=images.shape[2], beta_schedule="cosine")

@@ -1,5 +1,6 @@
 """The benchmark's own machinery; it is the only place where times are measured, and here none is judged."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from ddpm_ms.benchmark import versus
 from ddpm_ms.benchmark.cases import CASES, Case
 from ddpm_ms.cli import main
 
+ROOT = Path(__file__).parents[3]
 WORKER = """
 import sys
 for line in sys.stdin:
@@ -21,18 +23,19 @@ def worker(seconds):
     return versus.Side([sys.executable, "-c", WORKER.replace("SECONDS", str(seconds))])
 
 
-def test_rows_hold_the_median_ratio_of_the_pairs(monkeypatch, tmp_path, capsys):
+def test_rows_hold_the_median_ratio_to_the_better_peer(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(versus, "PAUSE", 0)
     monkeypatch.setattr(versus, "ours", lambda case: worker(1.0))
-    monkeypatch.setattr(versus, "theirs", lambda python, case: worker(2.0))
+    monkeypatch.setattr(versus, "theirs", lambda python, case, *options: worker(2.0 if options else 4.0))
     monkeypatch.setattr(versus, "start_up", lambda: {"cold": 9.0, "warm": 2.0})
     monkeypatch.setattr(sys, "argv", ["versus", "--peer-python", "none", "--out", str(tmp_path), "--cases", "ae", "--pairs", "3"])
     versus.main()
     rows = json.loads((tmp_path / "benchmark.json").read_text())
     assert [(row["case"], row["kind"]) for row in rows] == [("a", "train"), ("a", "eval"), ("e", "sample")]
-    assert rows[0].items() >= {"ours_s": 1.0, "peer_s": 2.0, "ratio": 0.5, "ours_peak_mib": 100.0}.items()
+    assert rows[0].items() >= {"ours_s": 1.0, "eager_s": 4.0, "compiled_s": 2.0, "peer": "compiled", "ratio": 0.5,
+                               "ours_peak_mib": 100.0}.items()
     assert (tmp_path / "benchmark.png").is_file()
-    assert "| a | train | 1.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
+    assert "| a | train | 1.0000 | 4.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
 
 
 def test_both_sides_build_the_network_of_the_case(monkeypatch, cpu_runtime):
@@ -48,10 +51,21 @@ def test_both_sides_build_the_network_of_the_case(monkeypatch, cpu_runtime):
     assert json.loads(commands[0][2]) == json.loads(json.dumps(vars(case)))
 
 
+def test_the_peers_scripts_import_from_each_other_what_is_there():
+    # PyTorch is not among what the tests install: they are read, not run.
+    scripts = {path.stem: ast.parse(path.read_text()) for path in (ROOT / "scripts").glob("*.py")}
+    defined = {name: {getattr(node, "name", None) or getattr(part, "asname", None) or getattr(part, "name", None)
+                      for node in tree.body for part in getattr(node, "names", [None])} for name, tree in scripts.items()}
+    imported = [(node.module, part.name) for tree in scripts.values() for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and node.module in scripts for part in node.names]
+    assert ("benchmark_peer", "EMA") in imported
+    assert [one for one in imported if one[1] not in defined[one[0]]] == []
+
+
 def test_the_process_that_compares_does_not_import_mindspore():
     # MindSpore sets OMP_NUM_THREADS to 1, and both sides would inherit it.
     code = "import sys, ddpm_ms.benchmark.versus; print('mindspore' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr
 
 
