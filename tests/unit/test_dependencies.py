@@ -53,7 +53,7 @@ def test_the_table_of_the_documentation_has_every_package():
 
 
 @pytest.mark.parametrize(("module", "call", "line"), [
-    ("sklearn.datasets", digits,
+    ("sklearn", digits,
      "the digits are scikit-learn's, but scikit-learn is not installed: pip install scikit-learn"),
     ("sklearn.model_selection", lambda: ClassifierJudge(np.zeros((4, 1, 2, 2)), np.array([0, 0, 1, 1])),
      "samples are judged .*, but scikit-learn is not installed: pip install scikit-learn"),

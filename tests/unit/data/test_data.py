@@ -1,5 +1,7 @@
 """Images from folders, arrays and iterables."""
 
+from pathlib import Path
+
 import mindspore.dataset as mds
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from ddpm_ms.config import DataConfig
 from ddpm_ms.data import ArrayDataset, StreamDataset, create_dataset, prefetch
+from ddpm_ms.data.arrays import digits
 from ddpm_ms.data.images import find_images, read_image
 from ddpm_ms.errors import InputError
 
@@ -138,6 +141,17 @@ def test_a_folder_without_images_is_refused(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(InputError, match=message):
         create_dataset(DataConfig(root=str(tmp_path / "data")))
+
+
+def test_the_digits_are_scikit_learns_whether_their_file_is_found_or_not(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    datasets = [digits()]
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    for dataset in [*datasets, digits()]:
+        assert (dataset.load(range(1797))[:, 0] == (found.images / 16).astype(np.float32)).all()
+        assert (np.asarray(dataset.labels) == found.target).all() and list(dataset.class_names) == [str(k) for k in range(10)]
 
 
 def test_digits_are_the_real_ones():
