@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/evaluation_table.sh [DATA ...]"
-    echo "DATA: digits, fashion_mnist (default: both). Three recipes are trained on each, two samplers draw 2,048 images of every run"
+    echo "DATA: digits, fashion_mnist (default: both). Three recipes are trained on each, two samplers draw 1,024 images of every run"
     echo "(of digits 1,797, as many as there are), and FID, KID, precision and recall say how near these are to the real ones, in the"
     echo "features of a classifier that learns the labels first. The last row compares real images with real images: the floor."
     echo "Runs and what was printed of each go to runs/evaluation; what is there is not done again."
@@ -92,9 +92,9 @@ for data in "${names[@]}"; do
         fashion_mnist)
             ddpm-ms evaluate --device CPU --train-classifier --images fashion_mnist "root=$fashion"
             shorter=("data.root=$fashion" training.train_num_steps=1000)
-            recipe fashion_mnist unconditional 2048 fashion_mnist_cpu "${shorter[@]}"
-            recipe fashion_mnist conditional 2048 fashion_mnist_cpu "${shorter[@]}" model.num_classes=10
-            recipe fashion_mnist narrow 2048 fashion_mnist_cpu "${shorter[@]}" model.dim=16
+            recipe fashion_mnist unconditional 1024 fashion_mnist_cpu "${shorter[@]}"
+            recipe fashion_mnist conditional 1024 fashion_mnist_cpu "${shorter[@]}" model.num_classes=10
+            recipe fashion_mnist narrow 1024 fashion_mnist_cpu "${shorter[@]}" model.dim=16
             compare fashion_mnist "real, test against training" --images fashion_mnist "root=$fashion" part=test \
                 --against fashion_mnist "root=$fashion"
             ;;

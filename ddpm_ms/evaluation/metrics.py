@@ -105,7 +105,8 @@ def covered(points: np.ndarray, by: np.ndarray, neighbours: int = NEIGHBOURS) ->
         neighbours: which one a ball reaches to, itself not counted; less than M.
     """
     points, by = np.asarray(points, np.float64), np.asarray(by, np.float64)
-    radii = np.concatenate([np.partition(block, neighbours, axis=1)[:, neighbours] for block in _squared_distances(by, by)])
+    radii = np.concatenate([np.partition(block, neighbours, axis=1)[:, neighbours].copy()  # a view would keep the block
+                            for block in _squared_distances(by, by)])
     return float(np.concatenate([(block <= radii).any(1) for block in _squared_distances(points, by)]).mean())
 
 

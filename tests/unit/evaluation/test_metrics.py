@@ -1,5 +1,7 @@
 """The metrics: their closed forms, their ideals, which way they fall, and that no order of images matters."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,16 @@ def test_a_set_against_itself_is_at_the_ideal():
     logits = np.repeat(np.eye(5) * 50, 20, axis=0)
     assert metrics.inception_score(logits, splits=1).value == pytest.approx(5)  # sure of every image, and all classes alike
     assert metrics.inception_score(np.ones((20, 5))).value == pytest.approx(1)
+
+
+def test_precision_keeps_one_block_of_distances_at_a_time(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK", 2**16)
+    points = np.random.default_rng(0).standard_normal((2000, 4))  # whose distances take 32 MB
+    tracemalloc.start()
+    metrics.covered(points, points)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
 
 
 def test_precision_and_recall_fall_on_the_right_side():
