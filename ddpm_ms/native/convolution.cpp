@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "threads.h"
+#include "loops.h"
 
 extern "C" {
 typedef struct dnnl_engine *dnnl_engine_t;
@@ -65,9 +65,17 @@ int dnnl_post_ops_append_eltwise(dnnl_post_ops_t, int alg, float alpha, float be
 const_dnnl_memory_desc_t dnnl_primitive_desc_query_md(dnnl_primitive_desc_t, int what, int index);
 int dnnl_primitive_create(dnnl_primitive_t *, dnnl_primitive_desc_t);
 int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnnl_exec_arg_t *);
+int dnnl_threadpool_interop_sgemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+                                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc,
+                                  void *threadpool);
 }
 
 namespace {
+
+using ddpm_ms::Floats;
+using ddpm_ms::Share;
+using ddpm_ms::Sum;
+using ddpm_ms::Threads;
 
 // Values of oneDNN's enumerations.
 constexpr int kCpu = 1, kBf16 = 2, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
@@ -112,7 +120,7 @@ Library &Shared() {
     check(dnnl_post_ops_append_eltwise(relu, kRelu, 0, 0), "rectifier");
     check(dnnl_primitive_attr_create(&made->relu), "attributes");
     check(dnnl_primitive_attr_set_post_ops(made->relu, relu), "post-operations");
-    check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, &ddpm_ms::Threads()), "stream");
+    check(dnnl_threadpool_interop_stream_create(&made->stream, made->engine, &Threads()), "stream");
     return made;
   }();
   return *library;
@@ -305,12 +313,91 @@ Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
           c[0],         c[1],         c[1],         c[2],         c[2],         has_bias,     false};
 }
 
+// A convolution of one pixel is a matrix product for each image, y = w x: in the plain layout, to which nothing has to be brought.
+struct Pointwise {
+  static constexpr int64_t kFewest = 64;  // pixels; where there are fewer, oneDNN's own kernels win
+  static bool Is(const Key &k) {
+    return k[5] == 1 && k[6] == 1 && k[7] == 1 && k[8] + k[9] + k[10] + k[11] == 0 && k[2] * k[3] >= kFewest && !bfloat16;
+  }
+
+  explicit Pointwise(const Key &k) : images(k[0]), in(k[1]), out(k[4]), pixels(k[2] * k[3]) {}
+
+  void Forward(const float *x, const float *w, const float *bias, float *y) const {
+    Images([&](int64_t b, void *pool) {
+      float *rows = y + b * out * pixels;
+      for (int64_t o = 0; bias && o < out; ++o) std::fill_n(rows + o * pixels, pixels, bias[o]);
+      Multiply('N', 'N', out, pixels, in, w, in, x + b * in * pixels, pixels, bias != nullptr, rows, pixels, pool);
+    });
+  }
+
+  void BackwardData(const float *w, const float *dy, float *dx) const {
+    Images([&](int64_t b, void *pool) {
+      Multiply('T', 'N', in, pixels, out, w, in, dy + b * out * pixels, pixels, false, dx + b * in * pixels, pixels, pool);
+    });
+  }
+
+  // Each thread adds up its images, and the sums are added in the order of the threads.
+  void BackwardWeights(const float *x, const float *dy, float *dw, float *dbias) const {
+    int pieces = Pieces();
+    auto *parts = static_cast<float *>(Scratch(0, pieces * out * in * sizeof(float)));
+    auto piece = [&](int k, void *pool) {
+      for (int64_t first = images * k / pieces, b = first; b < images * (k + 1) / pieces; ++b)
+        Multiply('N', 'T', out, in, pixels, dy + b * out * pixels, pixels, x + b * in * pixels, pixels, b > first,
+                 parts + k * out * in, in, pool);
+    };
+    if (pieces == 1) {
+      piece(0, &Threads());
+    } else {
+      Threads().parallel_for(pieces, [&](int k, int) { piece(k, nullptr); });
+    }
+    Share(out, [&](int64_t o) {
+      for (int64_t c = o * in; c < (o + 1) * in; ++c) {
+        dw[c] = parts[c];
+        for (int k = 1; k < pieces; ++k) dw[c] += parts[k * out * in + c];
+      }
+      if (dbias == nullptr) return;
+      dbias[o] = 0;
+      for (int64_t b = 0; b < images; ++b) {
+        const float *row = dy + (b * out + o) * pixels;
+        dbias[o] += Sum(pixels, [&](int64_t p) { return row[p]; });
+      }
+    });
+  }
+
+ private:
+  int64_t images, in, out, pixels;
+
+  int Pieces() const { return images < Threads().get_num_threads() ? 1 : Threads().get_num_threads(); }
+
+  // `body(image, threads of a product)`: an image each, or where there are few images all threads at one.
+  template <typename Body>
+  void Images(Body body) const {
+    if (Pieces() == 1) {
+      for (int64_t b = 0; b < images; ++b) body(b, &Threads());
+    } else {
+      Share(images, [&](int64_t b) { body(b, nullptr); });
+    }
+  }
+
+  static void Multiply(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                       const float *b, int64_t ldb, bool add, float *c, int64_t ldc, void *pool) {
+    check(dnnl_threadpool_interop_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc, pool),
+          "matrix product");
+  }
+};
+
 // MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
 
 int Forward(void **params, int64_t **shapes, bool has_bias) {
   return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
-    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeForward);
+    const Key key = MakeKey(shapes, params[2], has_bias);
+    if (Pointwise::Is(key)) {
+      Pointwise(key).Forward(Floats(params[0]), Floats(params[1]), has_bias ? Floats(params[3]) : nullptr,
+                             Floats(params[has_bias ? 4 : 3]));
+      return;
+    }
+    auto *conv = Cached(&cache, key, MakeForward);
     if (has_bias) {
       conv->Run({params[0], params[1], params[3], params[4]});
     } else {
@@ -322,7 +409,13 @@ int Forward(void **params, int64_t **shapes, bool has_bias) {
 int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
   return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
-    auto *conv = Cached(&cache, MakeKey(shapes, params[2], has_bias), MakeBackwardWeights);
+    const Key key = MakeKey(shapes, params[2], has_bias);
+    if (Pointwise::Is(key)) {
+      Pointwise(key).BackwardWeights(Floats(params[0]), Floats(params[3]), Floats(params[4]),
+                                     has_bias ? Floats(params[5]) : nullptr);
+      return;
+    }
+    auto *conv = Cached(&cache, key, MakeBackwardWeights);
     if (has_bias) {
       conv->Run({params[0], params[3], params[4], params[5]});
     } else {
@@ -363,7 +456,12 @@ int conv2d_relu_forward(int, void **params, int *, int64_t **shapes, const char 
 int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
-    Cached(&cache, MakeKey(shapes, params[2], false), MakeBackwardData)->Run({params[3], params[1], params[4]});
+    const Key key = MakeKey(shapes, params[2], false);
+    if (Pointwise::Is(key)) {
+      Pointwise(key).BackwardData(Floats(params[1]), Floats(params[3]), Floats(params[4]));
+    } else {
+      Cached(&cache, key, MakeBackwardData)->Run({params[3], params[1], params[4]});
+    }
   });
 }
 
