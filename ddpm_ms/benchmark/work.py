@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Literal, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -152,9 +152,9 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
                    f"{float(row['percent']):.1%} |" for row in table[:count]]
 
 
-def serve(case: str, compile_cache: bool) -> None:
+def serve(case: str, compile_cache: bool, cpu_math: Literal["fp32", "bf16"]) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory"; answer with a number each."""
-    runtime.setup(RuntimeConfig(device="CPU"))
+    runtime.setup(RuntimeConfig(device="CPU", cpu_math=cpu_math))
     work = Work(case)
     cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
     for line in sys.stdin:
@@ -165,4 +165,4 @@ def serve(case: str, compile_cache: bool) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], "--compile-cache" in sys.argv)
+    serve(sys.argv[1], "--compile-cache" in sys.argv, "bf16" if "--bf16" in sys.argv else "fp32")
