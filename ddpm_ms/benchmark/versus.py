@@ -66,7 +66,8 @@ def theirs(python: str, name: str, *options: str) -> Side:
 def compare(name: str, python: str, pairs: int, bf16: bool = False) -> list[dict[str, Any]]:
     """One row for each kind of work of the case; ours in ``bf16``, if that is asked for, and the peer in float32."""
     network = "a" if name == "e" else name
-    sides = {"ours": ours(network, *["--bf16"] if bf16 else []), "eager": theirs(python, network), "compiled": theirs(python, network, "--compile")}
+    sides = {"ours": ours(network, *["--bf16"] if bf16 else []),
+             "eager": theirs(python, network), "compiled": theirs(python, network, "--compile")}
     rows = [_compare(name, kind, sides, pairs) for kind in WORK[name]]
     for side in sides.values():
         side.close()

@@ -10,13 +10,14 @@ from ddpm_ms.errors import InputError
 
 log = logging.getLogger("ddpm_ms")
 
-WHAT = {"graphs": "compiled graphs", "native": "CPU operators"}
+WHAT = {"graphs": "compiled graphs", "native": "CPU operators", "classifiers": "classifiers", "statistics": "statistics"}
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add ``cache``."""
     command = commands.add_parser("cache", help="show what is kept between starts, or delete it",
-                                  description="Show where compiled graphs and CPU operators are kept, and how much that is.")
+                                  description="Show where compiled graphs, CPU operators, and the classifiers and statistics of "
+                                              "evaluation are kept, and how much that is.")
     command.add_argument("--clear", action="store_true", help="delete the compiled graphs; the next start compiles again")
     command.set_defaults(run=cache)
 

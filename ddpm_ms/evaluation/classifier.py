@@ -17,6 +17,7 @@ from ddpm_ms.errors import InputError, check_range, needed
 from ddpm_ms.evaluation.frechet import frechet_distance
 from ddpm_ms.evaluation.subject import Subject
 from ddpm_ms.runtime import cache_dir
+from ddpm_ms.runtime.caches import CLASSIFIERS
 
 log = logging.getLogger("ddpm_ms")
 
@@ -196,7 +197,7 @@ def _labels_of(dataset: RandomAccessDataset, name: str) -> np.ndarray:
 
 def _judge_of(dataset: RandomAccessDataset, labels: np.ndarray) -> ClassifierJudge:
     rows = chosen_images(len(dataset), dataset.shape)
-    return ClassifierJudge(dataset.load(rows), labels[rows], cache_dir() / "classifiers")
+    return ClassifierJudge(dataset.load(rows), labels[rows], cache_dir() / CLASSIFIERS)
 
 
 def chosen_images(count: int, shape: tuple[int, ...]) -> np.ndarray:

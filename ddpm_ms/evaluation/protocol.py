@@ -20,7 +20,7 @@ from ddpm_ms.evaluation.sides import Side
 from ddpm_ms.evaluation.statistics import Statistics, Sums
 from ddpm_ms.parts import COMPARISONS
 from ddpm_ms.progress import progress
-from ddpm_ms.runtime import Runtime, cache_dir
+from ddpm_ms.runtime import Runtime, cache_dir, caches
 from ddpm_ms.runtime.ranks import Shares, broadcast_text, gather
 from ddpm_ms.visual import to_uint8
 
@@ -138,7 +138,7 @@ def measured(side: Side, comparisons: Mapping[str, Comparison], features: Featur
         return _pass_over(side.what, dataset, needs, features, runtime, batch_size)
     path, kept = None, None
     if runtime.rank == 0:
-        path = cache_dir() / "statistics" / f"{_identity(dataset, features)}.npz"
+        path = cache_dir() / caches.STATISTICS / f"{_identity(dataset, features)}.npz"
         kept = _kept(path, needs)
     if broadcast_text("kept" if kept else "", runtime):
         return Measured(kept.pool, kept.spatial) if kept else None

@@ -25,6 +25,7 @@ from ddpm_ms.evaluation.statistics import write_arrays
 from ddpm_ms.models.layers import GroupNorm, conv
 from ddpm_ms.parts import DATASETS
 from ddpm_ms.progress import progress
+from ddpm_ms.runtime.caches import CLASSIFIERS
 from ddpm_ms.visual import to_uint8
 
 log = logging.getLogger("ddpm_ms")
@@ -118,7 +119,7 @@ class LabelledImages:
         digest = hashlib.sha256(repr((recipe, self.images.shape)).encode())
         digest.update(self.images.data)
         digest.update(self.classes[self.numbers].data)
-        return runtime.cache_dir() / "classifiers" / f"residual_{digest.hexdigest()[:32]}.npz"
+        return runtime.cache_dir() / CLASSIFIERS / f"residual_{digest.hexdigest()[:32]}.npz"
 
     def network(self) -> ResidualClassifier:
         """With its initial weights."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-GRAPHS, NATIVE = "graphs", "native"  # compiled graphs, a directory each; libraries of CPU operators, a file each
-KINDS = (GRAPHS, NATIVE)
+# Compiled graphs, a directory each. Then files: libraries of CPU operators; classifiers that judge, and statistics of images that
+# are compared with, see `ddpm_ms.evaluation`.
+GRAPHS, NATIVE, CLASSIFIERS, STATISTICS = "graphs", "native", "classifiers", "statistics"
+KINDS = (GRAPHS, NATIVE, CLASSIFIERS, STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ def held() -> list[Held]:
 
 
 def clear() -> None:
-    """Delete the compiled graphs. Whoever is running goes on: each process has a copy of its own. The libraries of operators
-    stay, 0.2 MB each: MindSpore opens them by name again for every new graph.
+    """Delete the compiled graphs. Whoever is running goes on: each process has a copy of its own. The rest stays: MindSpore opens
+    the libraries of operators by name again for every new graph, and what evaluation keeps is small and took minutes.
 
     Raises:
         OSError: something cannot be deleted.

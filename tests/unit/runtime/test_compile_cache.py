@@ -193,10 +193,14 @@ def test_the_cache_can_be_seen_and_emptied(place, capsys):
     compile_into(start())
     (place.parent / "native").mkdir()
     (place.parent / "native" / "x.so").write_bytes(bytes(300_000))
+    for kind in ("classifiers", "statistics"):
+        (place.parent / kind).mkdir()
+        (place.parent / kind / "x.npz").write_bytes(bytes(100_000))
     assert main(["cache"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        str(place.parent), "  compiled graphs: 1 entry, 0.0 MB", "  CPU operators: 1 entry, 0.3 MB"]
+        str(place.parent), "  compiled graphs: 1 entry, 0.0 MB", "  CPU operators: 1 entry, 0.3 MB",
+        "  classifiers: 1 entry, 0.1 MB", "  statistics: 1 entry, 0.1 MB"]
     assert main(["cache", "--clear"]) == 0
     assert "compiled graphs: 0 entries, 0.0 MB" in capsys.readouterr().out
     # MindSpore opens the library again for every new graph of a process that is running.
-    assert [path.name for path in Path(place.parent).rglob("*.*")] == ["x.so"]
+    assert sorted(path.name for path in Path(place.parent).rglob("*.*")) == ["x.npz", "x.npz", "x.so"]
