@@ -5,6 +5,7 @@
 // for each shape and kept. The few C functions of oneDNN 3 that are used are declared below, so that no header has to be
 // installed; their C interface is stable within a major version.
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
@@ -350,6 +351,7 @@ struct Pointwise {
     } else {
       Threads().parallel_for(pieces, [&](int k, int) { piece(k, nullptr); });
     }
+    check(failed, "matrix product");
     Share(out, [&](int64_t o) {
       for (int64_t c = o * in; c < (o + 1) * in; ++c) {
         dw[c] = parts[c];
@@ -366,6 +368,7 @@ struct Pointwise {
 
  private:
   int64_t images, in, out, pixels;
+  mutable std::atomic<int> failed{0};  // the status of a product that did; the threads that multiply may not throw
 
   int Pieces() const { return images < Threads().get_num_threads() ? 1 : Threads().get_num_threads(); }
 
@@ -377,12 +380,14 @@ struct Pointwise {
     } else {
       Share(images, [&](int64_t b) { body(b, nullptr); });
     }
+    check(failed, "matrix product");
   }
 
-  static void Multiply(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
-                       const float *b, int64_t ldb, bool add, float *c, int64_t ldc, void *pool) {
-    check(dnnl_threadpool_interop_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc, pool),
-          "matrix product");
+  void Multiply(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                int64_t ldb, bool add, float *c, int64_t ldc, void *pool) const {
+    int status = dnnl_threadpool_interop_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc,
+                                               pool);
+    if (status != 0) failed = status;
   }
 };
 
