@@ -72,7 +72,7 @@ table() {
     for file in "runs/evaluation/$1"/*.txt; do
         printf '| %s |' "$(basename "$file" .txt)"
         awk '$1 == "fid" || $1 == "precision" || $1 == "recall" { v[$1] = sprintf("%.3f", $2) }
-             $1 == "kid" { v["kid"] = sprintf("%.4f", $2) }
+             $1 == "kid" && $2 != "is" { v["kid"] = sprintf("%.4f", $2) }
              END { printf " %s | %s | %s | %s |\n", v["fid"], v["kid"], v["precision"], v["recall"] }' "$file"
     done
 }
