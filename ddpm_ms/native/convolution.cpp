@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -15,6 +14,8 @@
 #include <vector>
 
 #include "loops.h"
+#include "scratch.h"
+#include "winograd.h"
 
 extern "C" {
 typedef struct dnnl_engine *dnnl_engine_t;
@@ -74,9 +75,11 @@ int dnnl_threadpool_interop_sgemm(char transpose_a, char transpose_b, int64_t m,
 namespace {
 
 using ddpm_ms::Floats;
+using ddpm_ms::Scratch;
 using ddpm_ms::Share;
 using ddpm_ms::Sum;
 using ddpm_ms::Threads;
+using ddpm_ms::Winograd;
 
 // Values of oneDNN's enumerations.
 constexpr int kCpu = 1, kBf16 = 2, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
@@ -89,27 +92,12 @@ void check(int status, const char *what) {
   if (status != 0) throw std::runtime_error(std::string(what) + " failed in oneDNN, status " + std::to_string(status));
 }
 
-// Memory aligned to 64 bytes.
-struct Buffer {
-  explicit Buffer(size_t bytes) : size(bytes), data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    if (data == nullptr) throw std::bad_alloc();
-  }
-  ~Buffer() { std::free(data); }
-  Buffer(const Buffer &) = delete;
-  Buffer &operator=(const Buffer &) = delete;
-  size_t size;
-  void *data;
-};
-
 bool bfloat16 = false;  // whether convolutions round what they multiply to bfloat16; they add up in float32 either way
 
 struct Library {
   dnnl_primitive_attr_t relu = nullptr;
   dnnl_engine_t engine = nullptr;
   dnnl_stream_t stream = nullptr;
-  // Tensors in the layouts that primitives want, one place for each operand. Operators run one at a time, so all primitives
-  // share them.
-  std::vector<std::unique_ptr<Buffer>> scratch;
 };
 
 Library &Shared() {
@@ -125,16 +113,6 @@ Library &Shared() {
     return made;
   }();
   return *library;
-}
-
-void *Scratch(size_t place, size_t bytes) {
-  auto &scratch = Shared().scratch;
-  if (scratch.size() <= place) scratch.resize(place + 1);
-  if (!scratch[place] || scratch[place]->size < bytes) {
-    scratch[place].reset();
-    scratch[place].reset(new Buffer(bytes));
-  }
-  return scratch[place]->data;
 }
 
 // N, C, H, W, O, KH, KW, stride, rows and columns of padding before, after, bias?, inference with a rectifier?
@@ -314,7 +292,24 @@ Key MakeKey(int64_t **shapes, void *config, bool has_bias) {
           c[0],         c[1],         c[1],         c[2],         c[2],         has_bias,     false};
 }
 
-// A convolution of one pixel is a matrix product for each image, y = w x: in the plain layout, to which nothing has to be brought.
+// The gradient of a bias: sums over the pixels of each channel.
+void BiasGradient(const float *dy, int64_t images, int64_t channels, int64_t pixels, float *dbias) {
+  Share(channels, [&](int64_t o) {
+    dbias[o] = 0;
+    for (int64_t b = 0; b < images; ++b) {
+      const float *row = dy + (b * channels + o) * pixels;
+      dbias[o] += Sum(pixels, [&](int64_t p) { return row[p]; });
+    }
+  });
+}
+
+bool IsThreeByThree(const Key &k) {
+  return k[5] == 3 && k[6] == 3 && k[7] == 1 && k[8] == 1 && k[9] == 1 && k[10] == 1 && k[11] == 1 && !bfloat16;
+}
+
+Winograd AsWinograd(const Key &k) { return {k[0], k[1], k[4], k[2], k[3]}; }
+
+// A convolution of one pixel is a matrix product for each image, y = w x, in the plain layout: nothing has to be reordered.
 struct Pointwise {
   static constexpr int64_t kFewest = 64;  // pixels; where there are fewer, oneDNN's own kernels win
   static bool Is(const Key &k) {
@@ -338,7 +333,7 @@ struct Pointwise {
   }
 
   // Each thread adds up its images, and the sums are added in the order of the threads.
-  void BackwardWeights(const float *x, const float *dy, float *dw, float *dbias) const {
+  void BackwardWeights(const float *x, const float *dy, float *dw) const {
     int pieces = Pieces();
     auto *parts = static_cast<float *>(Scratch(0, pieces * out * in * sizeof(float)));
     auto piece = [&](int k, void *pool) {
@@ -356,12 +351,6 @@ struct Pointwise {
       for (int64_t c = o * in; c < (o + 1) * in; ++c) {
         dw[c] = parts[c];
         for (int k = 1; k < pieces; ++k) dw[c] += parts[k * out * in + c];
-      }
-      if (dbias == nullptr) return;
-      dbias[o] = 0;
-      for (int64_t b = 0; b < images; ++b) {
-        const float *row = dy + (b * out + o) * pixels;
-        dbias[o] += Sum(pixels, [&](int64_t p) { return row[p]; });
       }
     });
   }
@@ -402,6 +391,11 @@ int Forward(void **params, int64_t **shapes, bool has_bias) {
                              Floats(params[has_bias ? 4 : 3]));
       return;
     }
+    if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+      AsWinograd(key).Forward(Floats(params[0]), Floats(params[1]), has_bias ? Floats(params[3]) : nullptr,
+                              Floats(params[has_bias ? 4 : 3]));
+      return;
+    }
     auto *conv = Cached(&cache, key, MakeForward);
     if (has_bias) {
       conv->Run({params[0], params[1], params[3], params[4]});
@@ -415,17 +409,21 @@ int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
   return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
     const Key key = MakeKey(shapes, params[2], has_bias);
+    const float *x = Floats(params[0]), *dy = Floats(params[3]);
     if (Pointwise::Is(key)) {
-      Pointwise(key).BackwardWeights(Floats(params[0]), Floats(params[3]), Floats(params[4]),
-                                     has_bias ? Floats(params[5]) : nullptr);
+      Pointwise(key).BackwardWeights(x, dy, Floats(params[4]));
+    } else if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+      AsWinograd(key).BackwardWeights(x, dy, Floats(params[4]));
+    } else {
+      auto *conv = Cached(&cache, key, MakeBackwardWeights);
+      if (has_bias) {
+        conv->Run({params[0], params[3], params[4], params[5]});
+      } else {
+        conv->Run({params[0], params[3], params[4]});
+      }
       return;
     }
-    auto *conv = Cached(&cache, key, MakeBackwardWeights);
-    if (has_bias) {
-      conv->Run({params[0], params[3], params[4], params[5]});
-    } else {
-      conv->Run({params[0], params[3], params[4]});
-    }
+    if (has_bias) BiasGradient(dy, key[0], key[4], key[2] * key[3], Floats(params[5]));
   });
 }
 
@@ -464,6 +462,8 @@ int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char
     const Key key = MakeKey(shapes, params[2], false);
     if (Pointwise::Is(key)) {
       Pointwise(key).BackwardData(Floats(params[1]), Floats(params[3]), Floats(params[4]));
+    } else if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+      AsWinograd(key).BackwardData(Floats(params[1]), Floats(params[3]), Floats(params[4]));
     } else {
       Cached(&cache, key, MakeBackwardData)->Run({params[3], params[1], params[4]});
     }

@@ -137,6 +137,11 @@ void Everything() {
     Convolution(2, 8, 5, 3, 12, 1, 1, 0, 0);
     Convolution(2, 33, 7, 7, 17, 3, 2, 1, 1);
     Convolution(2, 6, 8, 10, 9, 3, 2, 0, 1);
+    if (round % 10 == 0) {
+      Convolution(3, 20, 15, 33, 27, 3, 1, 1, 1);
+      Convolution(2, 96, 7, 5, 50, 3, 1, 1, 1);
+      Convolution(1, 16, 13, 250, 17, 3, 1, 1, 1);
+    }
     Rectified(2, 8, 9, 7, 4, 1, 7, 1, 0, 3);
     Rectified(2, 3, 9, 7, 5, 3, 3, 2, 0, 0);
     Pools(2, 5, 3, 3);

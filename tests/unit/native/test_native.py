@@ -48,6 +48,8 @@ def gradients(cell, arrays):
     (4, 8, 8, 8, 16, 3, 1, 1), (1, 3, 9, 7, 5, 7, 1, 3), (2, 16, 8, 6, 8, 2, 2, 0), (3, 5, 9, 9, 4, 4, 2, 1),
     (2, 8, 5, 3, 12, 1, 1, 0), (3, 8, 9, 8, 12, 1, 1, 0), (1, 5, 8, 10, 3, 1, 1, 0),
     (2, 1, 8, 8, 1, 3, 1, 1), (2, 33, 7, 7, 17, 3, 2, 1), (2, 6, 8, 10, 9, 3, 2, (0, 1)),
+    # Winograd's form: odd sides, channels that fill no vector, few tiles, rows longer than a block
+    (3, 20, 15, 33, 27, 3, 1, 1), (9, 64, 7, 8, 36, 3, 1, 1), (2, 128, 4, 4, 130, 3, 1, 1), (1, 16, 13, 250, 17, 3, 1, 1),
 ])
 def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
     batch, channels, height, width, out, kernel, stride, padding = shape
@@ -62,6 +64,28 @@ def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, 
     for ours, theirs in zip(gradients(native, arrays), gradients(stock, arrays)):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+@needs_native
+@pytest.mark.parametrize("size", [4, 8, 14])
+def test_what_a_native_convolution_makes_of_an_image_does_not_depend_on_the_batch(size):
+    random = np.random.default_rng(0)
+    x, weight = (random.standard_normal(s).astype(np.float32) for s in ((24, 128, size, size), (128, 128, 3, 3)))
+    layer = Convolution(128, 3, 1, 1)
+    together = layer(Tensor(x), Tensor(weight)).asnumpy()
+    for first, last in ((0, 1), (1, 4), (4, 24)):
+        assert (layer(Tensor(x[first:last]), Tensor(weight)).asnumpy() == together[first:last]).all()
+
+
+@needs_native
+def test_three_by_three_convolutions_are_as_exact_as_float32_allows():
+    random = np.random.default_rng(0)
+    x, weight = (random.standard_normal(s) for s in ((2, 64, 16, 16), (64, 64, 3, 3)))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    exact = sum(np.einsum("nchw,oc->nohw", padded[:, :, i:i + 16, j:j + 16], weight[:, :, i, j])
+                for i in range(3) for j in range(3))
+    found = Convolution(64, 3, 1, 1)(Tensor(x, ms.float32), Tensor(weight, ms.float32)).asnumpy()
+    assert np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean()) < 1e-6
 
 
 @needs_native
