@@ -47,8 +47,9 @@ def _diffusion(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:
-    """The optimizer has always been Adam with decoupled weight_decay, and O3 has been O2."""
-    values.pop("optimizer", None)
+    """Before there was Muon the optimizer was Adam with decoupled weight_decay, whatever its name, and O3 was O2."""
+    if values.get("optimizer") != "muon":
+        values["optimizer"] = "adam"
     if values.get("amp_level") == "O3":
         values["amp_level"] = "O2"
     return values

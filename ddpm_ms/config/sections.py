@@ -277,7 +277,7 @@ class TrainingConfig(Section):
 
     section = "training"
     renamed = {
-        "optimizer": "weight_decay (above 0 it is AdamW)",
+        "optimizer=adamw": "adam with a weight_decay above 0, which is the same",
         "amp_level=O3": "O2, which is the same",
         # Keywords of denoising-diffusion-pytorch's Trainer that say something else here.
         "amp": "precision (fp16 or bf16)",
@@ -301,12 +301,14 @@ class TrainingConfig(Section):
     train_num_epochs: Optional[Whole] = setting(
         None, "how long to train, instead: steps that take every image so many times",
         also="epochs num_epochs max_epochs n_epochs epoch_size", ge=1)
+    optimizer: Literal["muon", "adam"] = setting(
+        "muon", "muon: for convolutions and dense layers, and Adam for the rest; docs/quality.md compares", also="optim opt")
     train_lr: Number = setting(1e-4, "learning rate", also="lr learning_rate base_lr base_learning_rate", ge=0.0)
     lr_schedule: Literal["constant", "cosine"] = setting(
         "constant", "cosine: to 0 at the end", also="lr_scheduler lr_decay learning_rate_schedule")
     lr_warmup_steps: Whole = setting(
         0, "linear rise of the learning rate at the start", also="warmup warmup_steps num_warmup_steps warmup_iters", ge=0)
-    weight_decay: Number = setting(0.0, "decoupled (AdamW, arXiv:1711.05101); 0: Adam", also="wd adam_weight_decay", ge=0.0)
+    weight_decay: Number = setting(0.0, "decoupled, as in AdamW (arXiv:1711.05101)", also="wd adam_weight_decay", ge=0.0)
     augment_horizontal_flip: bool = setting(
         False, "mirror each image with probability 1/2", also="flip random_flip horizontal_flip hflip xflip")
     timestep_sampling: Annotated[str, OneOf(TIMESTEP_SAMPLERS)] = setting(

@@ -9,8 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("adam.cpp", "convolution.cpp", "group_norm.cpp", "kernels.cpp", "winograd.cpp"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("loops.h", "scratch.h", "threads.h", "winograd.h"))
+SOURCES, HEADERS = (tuple(sorted(Path(__file__).parent.glob(f"*.{suffix}"))) for suffix in ("cpp", "h"))
 # Nothing here depends on errno or on floating-point traps; without saying so, few loops would become vector instructions.
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC", "-pthread")
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "loops.h"
+#include "matrix.h"
 #include "scratch.h"
 #include "winograd.h"
 
@@ -67,9 +68,6 @@ int dnnl_post_ops_append_eltwise(dnnl_post_ops_t, int alg, float alpha, float be
 const_dnnl_memory_desc_t dnnl_primitive_desc_query_md(dnnl_primitive_desc_t, int what, int index);
 int dnnl_primitive_create(dnnl_primitive_t *, dnnl_primitive_desc_t);
 int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnnl_exec_arg_t *);
-int dnnl_threadpool_interop_sgemm(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
-                                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc,
-                                  void *threadpool);
 }
 
 namespace {
@@ -319,7 +317,7 @@ struct Pointwise {
   explicit Pointwise(const Key &k) : images(k[0]), in(k[1]), out(k[4]), pixels(k[2] * k[3]) {}
 
   void Forward(const float *x, const float *w, const float *bias, float *y) const {
-    Images([&](int64_t b, void *pool) {
+    Images([&](int64_t b, ddpm_ms::ThreadPool *pool) {
       float *rows = y + b * out * pixels;
       for (int64_t o = 0; bias && o < out; ++o) std::fill_n(rows + o * pixels, pixels, bias[o]);
       Multiply('N', 'N', out, pixels, in, w, in, x + b * in * pixels, pixels, bias != nullptr, rows, pixels, pool);
@@ -327,7 +325,7 @@ struct Pointwise {
   }
 
   void BackwardData(const float *w, const float *dy, float *dx) const {
-    Images([&](int64_t b, void *pool) {
+    Images([&](int64_t b, ddpm_ms::ThreadPool *pool) {
       Multiply('T', 'N', in, pixels, out, w, in, dy + b * out * pixels, pixels, false, dx + b * in * pixels, pixels, pool);
     });
   }
@@ -336,7 +334,7 @@ struct Pointwise {
   void BackwardWeights(const float *x, const float *dy, float *dw) const {
     int pieces = Pieces();
     auto *parts = static_cast<float *>(Scratch(0, pieces * out * in * sizeof(float)));
-    auto piece = [&](int k, void *pool) {
+    auto piece = [&](int k, ddpm_ms::ThreadPool *pool) {
       for (int64_t first = images * k / pieces, b = first; b < images * (k + 1) / pieces; ++b)
         Multiply('N', 'T', out, in, pixels, dy + b * out * pixels, pixels, x + b * in * pixels, pixels, b > first,
                  parts + k * out * in, in, pool);
@@ -372,10 +370,9 @@ struct Pointwise {
     check(failed, "matrix product");
   }
 
-  void Multiply(char transpose_a, char transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
-                int64_t ldb, bool add, float *c, int64_t ldc, void *pool) const {
-    int status = dnnl_threadpool_interop_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc,
-                                               pool);
+  template <typename... Rest>
+  void Multiply(Rest... rest) const {
+    int status = ddpm_ms::Multiply(rest...);
     if (status != 0) failed = status;
   }
 };

@@ -1,6 +1,6 @@
-"""What an optimizer step does with all tensors of a network: the sum of their squares, and Adam; native on CPUs where it could be
-built, because a network of hundreds of small tensors would spend more time between MindSpore's operators than in them."""
-
+"""What an optimizer step does with all tensors of a network: the sum of their squares, Adam and Muon; native on CPUs where it
+could be built, because a network of hundreds of small tensors would spend more time between MindSpore's operators than in
+them."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import signature as sig
 
 from ddpm_ms import runtime
+from ddpm_ms.ops.muon import MOMENTUM, Muon
 
 _square_sum = ops.MultitypeFuncGraph("square_sum")
 
@@ -56,12 +57,8 @@ class NativeAdam(nn.Cell):
         self.constants = Tensor(np.array([*(float(x.asnumpy()) for x in (optimizer.beta1, optimizer.beta2, optimizer.eps)),
                                           weight_decay], np.float32))
         self.native = ops.Custom(f"{library}:adam", (1,), ms.float32, func_type="aot")
-        # What it writes to must come as the parameter itself, and nothing that reads a parameter may change places with it.
         count = len(optimizer.parameters)
-        writes = [False] * 4 + [True] * 2 + [False] * count + [True] * 4 * count
-        self.native.set_signatures(tuple(
-            sig.make_sig(f"x{i}", sig.sig_rw.RW_WRITE if write else sig.sig_rw.RW_READ) for i, write in enumerate(writes)))
-        self.native.add_prim_attr("side_effect_mem", True)
+        _writes(self.native, [False] * 4 + [True] * 2 + [False] * count + [True] * 4 * count)
 
     def construct(self, gradients, factor, learning_rate, ema_rate, power1, power2, weights, moment1, moment2, shadow):
         """Tuples of float32 tensors, and scalars; power1 and all behind it are parameters. What it returns means nothing."""
@@ -69,7 +66,7 @@ class NativeAdam(nn.Cell):
                            *moment2, *shadow)
 
 
-def is_plain_adam(optimizer: nn.Optimizer, weights: tuple) -> bool:
+def is_plain_adam(optimizer: nn.Cell, weights: tuple) -> bool:
     """Whether ``optimizer`` is Adam (arXiv:1412.6980) over exactly the float32 ``weights``, in their order, with one constant
     learning rate and nothing besides."""
     if type(optimizer) is not nn.Adam:
@@ -82,8 +79,39 @@ def is_plain_adam(optimizer: nn.Optimizer, weights: tuple) -> bool:
             and all(a is b and a.dtype == ms.float32 for a, b in zip(mine, weights)))
 
 
-def native_adam(optimizer: nn.Optimizer, weights: tuple, weight_decay: float) -> NativeAdam | None:
+class NativeMuon(nn.Cell):
+    """The operator of muon.cpp: a step of `Muon` for ``count`` matrices and of the average that follows them, as `NativeAdam`; to
+    rounding what these do one after another."""
+
+    def __init__(self, count: int, weight_decay: float) -> None:
+        super().__init__()
+        self.constants = Tensor(np.array([MOMENTUM, weight_decay], np.float32))
+        self.native = ops.Custom(f"{runtime.native_library()}:muon", (1,), ms.float32, func_type="aot")
+        _writes(self.native, [False] * (4 + count) + [True] * 3 * count)
+
+    def construct(self, gradients, factor, learning_rate, ema_rate, weights, momentum, shadow):
+        """Tuples of float32 tensors, and scalars; weights and all behind them are parameters. What it returns means nothing."""
+        return self.native(factor, learning_rate, ema_rate, self.constants, *gradients, *weights, *momentum, *shadow)
+
+
+def _writes(native: ops.Custom, writes: list[bool]) -> None:
+    """Say of each input whether the operator writes to it. Such a one must come as the parameter itself, and nothing that reads a
+    parameter may change places with the operator."""
+    native.set_signatures(tuple(
+        sig.make_sig(f"x{i}", sig.sig_rw.RW_WRITE if write else sig.sig_rw.RW_READ) for i, write in enumerate(writes)))
+    native.add_prim_attr("side_effect_mem", True)
+
+
+def native_adam(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> NativeAdam | None:
     """`NativeAdam` where it can stand for ``optimizer`` over ``weights``; else None."""
     if runtime.native_library() is None or not is_plain_adam(optimizer, weights):
         return None
     return NativeAdam(optimizer, weight_decay)
+
+
+def native_muon(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> tuple[NativeMuon, NativeAdam] | None:
+    """The two operators that can stand for ``optimizer`` over ``weights``, where it is `Muon`; else None."""
+    if runtime.native_library() is None or type(optimizer) is not Muon or any(w.dtype != ms.float32 for w in weights):
+        return None
+    adam = native_adam(optimizer.adam, tuple(weights[i] for i in optimizer.rest), weight_decay)
+    return adam and (NativeMuon(len(optimizer.which), weight_decay), adam)

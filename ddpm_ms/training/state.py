@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from ddpm_ms.checkpoints import checkpoint
+from ddpm_ms.ops.muon import Muon
 from ddpm_ms.runtime import Runtime, ranks
 from ddpm_ms.training.ema import EMA
 from ddpm_ms.training.loss_scale import LossScale
@@ -24,12 +25,13 @@ class TrainingState:
     Args:
         model: the network.
         ema: its average.
-        optimizer: Adam over the network's trainable parameters.
+        optimizer: Adam or `Muon` over the network's trainable parameters.
         timesteps: the sampler of noise levels.
         loss_scale: of mixed precision.
     """
 
-    def __init__(self, model: nn.Cell, ema: EMA, optimizer: nn.Adam, timesteps: TimestepSampler, loss_scale: LossScale) -> None:
+    def __init__(self, model: nn.Cell, ema: EMA, optimizer: nn.Adam | Muon, timesteps: TimestepSampler,
+                 loss_scale: LossScale) -> None:
         self.model, self.ema, self.optimizer, self.timesteps, self.loss_scale = model, ema, optimizer, timesteps, loss_scale
         self.step = 0
         self.skipped_steps = 0
@@ -98,11 +100,14 @@ class TrainingState:
         return [*self.model.get_parameters(), *self.ema.shadow, *self._optimizer_parameters().values()]
 
     def _optimizer_parameters(self) -> dict[str, ms.Parameter]:
-        """Adam's state under names that follow from the network's."""
-        adam = self.optimizer
+        """The optimizer's state under names that follow from the network's."""
+        adam, names, momentum = self.optimizer, self.ema.names, {}
+        if isinstance(adam, Muon):
+            momentum = {f"momentum.{names[i]}": parameter for i, parameter in zip(adam.which, adam.momentum)}
+            adam, names = adam.adam, [names[i] for i in adam.rest]
         moments = {f"{kind}.{name}": moment for kind, group in (("moment1", adam.moment1), ("moment2", adam.moment2))
-                   for name, moment in zip(self.ema.names, group)}
-        return {**moments, "beta1_power": adam.beta1_power, "beta2_power": adam.beta2_power}
+                   for name, moment in zip(names, group)}
+        return {**momentum, **moments, "beta1_power": adam.beta1_power, "beta2_power": adam.beta2_power}
 
 
 def _arrays(parameters: dict[str, ms.Parameter]) -> dict[str, np.ndarray]:

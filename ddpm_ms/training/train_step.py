@@ -9,7 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from ddpm_ms import runtime
-from ddpm_ms.ops.optimizer import SquareSum, native_adam
+from ddpm_ms.ops.optimizer import SquareSum, native_adam, native_muon
 from ddpm_ms.training.ema import EMA
 
 _zero = ops.MultitypeFuncGraph("zero")
@@ -48,7 +48,7 @@ class TrainStep(nn.Cell):
 
     Args:
         diffusion: the loss, see `GaussianDiffusion.losses`.
-        optimizer: over the trainable parameters of ``diffusion.model``, in their order.
+        optimizer: over the trainable parameters of ``diffusion.model``, in their order: an ``nn.Optimizer`` or `Muon`.
         ema: the average of the same parameters.
         accumulate_every: micro-batches per optimizer step.
         max_grad_norm: clip to this global norm; 0 for none.
@@ -56,7 +56,7 @@ class TrainStep(nn.Cell):
         world: number of ranks.
     """
 
-    def __init__(self, diffusion: nn.Cell, optimizer: nn.Optimizer, ema: EMA, accumulate_every: int = 1,
+    def __init__(self, diffusion: nn.Cell, optimizer: nn.Cell, ema: EMA, accumulate_every: int = 1,
                  max_grad_norm: float = 1.0, weight_decay: float = 0.0, world: int = 1) -> None:
         super().__init__()
         self.diffusion, self.optimizer, self.ema = diffusion, optimizer, ema
@@ -71,6 +71,10 @@ class TrainStep(nn.Cell):
         self.reducer = nn.DistributedGradReducer(reduced, mean=True, degree=world) if world > 1 else None
         self.square_sum = SquareSum()
         self.native: Any = native_adam(optimizer, self.weights, weight_decay)
+        self.native_muon: Any = None
+        muon = native_muon(optimizer, self.weights, weight_decay)
+        if muon is not None:
+            self.native_muon, self.native_rest = muon
         self.map, self.sqrt, self.minimum = ops.HyperMap(), ops.Sqrt(), ops.Minimum()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
@@ -116,12 +120,22 @@ class TrainStep(nn.Cell):
                 adam = self.optimizer
                 self.native(gradients, unscale, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, self.weights,
                             adam.moment1, adam.moment2, self.ema.shadow)
+            elif self.native_muon is not None:
+                self._native_muon_step(gradients, unscale, learning_rate, ema_rate)
             else:
                 self._step(gradients, unscale, learning_rate, ema_rate)
         if self.accumulate_every > 1:
             # Last: the branch above reads the accumulators when it runs, not where its inputs were written down.
             self.map(_zero, self.accumulators)
         return finite, norm, votes[0] > 0
+
+    def _native_muon_step(self, gradients, factor, learning_rate, ema_rate):
+        """As `_step`."""
+        muon, adam, which, rest = self.optimizer, self.optimizer.adam, self.optimizer.which, self.optimizer.rest
+        self.native_muon([gradients[i] for i in which], factor, learning_rate, ema_rate, [self.weights[i] for i in which],
+                         muon.momentum, [self.ema.shadow[i] for i in which])
+        self.native_rest([gradients[i] for i in rest], factor, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power,
+                         [self.weights[i] for i in rest], adam.moment1, adam.moment2, [self.ema.shadow[i] for i in rest])
 
     def _step(self, gradients, factor, learning_rate, ema_rate):
         """Scale the gradients, decay the weights, step the optimizer, move the EMA."""

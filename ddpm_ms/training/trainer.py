@@ -31,6 +31,7 @@ from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models import num_parameters
 from ddpm_ms.models.precision import set_precision
 from ddpm_ms.models.recomputation import set_recompute
+from ddpm_ms.ops.muon import Muon
 from ddpm_ms.progress import heard, progress
 from ddpm_ms.runtime import ranks
 from ddpm_ms.training.batches import BatchSource, MicroBatch
@@ -133,7 +134,7 @@ class Trainer:
         set_precision(self.model, precision, amp_level)
         if c.recompute:
             set_recompute(self.model)
-        optimizer = nn.Adam(self.model.trainable_params(), c.train_lr, *c.adam_betas)
+        optimizer = (Muon if c.optimizer == "muon" else nn.Adam)(self.model.trainable_params(), c.train_lr, *c.adam_betas)
         self.ema = EMA(self.model, c.ema_decay, c.ema_update_every, c.ema_sigma_rel, diffusion)
         self.timesteps = TimestepSampler(c.timestep_sampling, diffusion.num_timesteps, c.seed, diffusion.schedule.snr)
         self.state = TrainingState(self.model, self.ema, optimizer, self.timesteps, LossScale.for_precision(precision))

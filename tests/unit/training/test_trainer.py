@@ -436,7 +436,7 @@ def test_impossible_runs_are_refused_before_anything_is_written(make_trainer, ti
     run = tmp_path / "run"
     with pytest.raises(InputError, match=r"takes 24 images .* at most the 23"):
         make_trainer(run, train_batch_size=12)
-    with pytest.raises(InputError, match=r"unknown key 'training.optimizer', allowed: weight_decay \(above 0 it is AdamW\)"):
+    with pytest.raises(InputError, match=r"training.optimizer is 'adamw', allowed: adam with a weight_decay above 0"):
         make_trainer(run, optimizer="adamw")
     with pytest.raises(InputError, match=r"training.train_num_steps is -1"):
         make_trainer(run, train_num_steps=-1)
