@@ -17,6 +17,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ddpm_ms.config import TrainingConfig
 from ddpm_ms.ops.convolution import Convolution
+from ddpm_ms.ops.muon import is_matrix
 from ddpm_ms.ops.normalization import UnitChannels
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import NearestUpsample
@@ -33,7 +34,8 @@ class Costs:
     Attributes:
         flops: of the forward pass.
         activations: numbers that the backward pass needs: inputs of layers, results of softmax.
-        parameters, trainable: numbers in all parameters, and in those that training changes.
+        parameters, trainable, matrices: numbers in all parameters, in those that training changes, and of these in those that
+            Muon takes.
         self_condition: whether the network takes its own estimate.
     """
 
@@ -41,6 +43,7 @@ class Costs:
     activations: int
     parameters: int
     trainable: int
+    matrices: int
     self_condition: bool
 
     @property
@@ -48,11 +51,11 @@ class Costs:
         """Of one image in a training step."""
         return self.flops * (1 + BACKWARD + HALF_OF_STEPS * self.self_condition)
 
-    @property
-    def memory(self) -> dict[str, int]:
+    def memory(self, optimizer: str) -> dict[str, int]:
         """Bytes that stay, whatever the batch. Gradients are there twice: of a micro-batch, and their sum over micro-batches."""
+        moments = 2 * self.trainable - (self.matrices if optimizer == "muon" else 0)
         return {"weights": FLOAT32 * self.parameters, "gradients": 2 * FLOAT32 * self.trainable,
-                "optimizer": 2 * FLOAT32 * self.trainable, "average": FLOAT32 * self.trainable}
+                "optimizer": FLOAT32 * moments, "average": FLOAT32 * self.trainable}
 
 
 def count(model: nn.Cell, channels: int, size: tuple[int, int]) -> Costs:
@@ -62,8 +65,9 @@ def count(model: nn.Cell, channels: int, size: tuple[int, int]) -> Costs:
     with counter.watching():
         model(image, step)
     parameters = list(model.get_parameters())
-    return Costs(counter.flops, counter.kept, sum(p.size for p in parameters), sum(p.size for p in model.trainable_params()),
-                 bool(getattr(model, "self_condition", False)))
+    trainable = model.trainable_params()
+    return Costs(counter.flops, counter.kept, sum(p.size for p in parameters), sum(p.size for p in trainable),
+                 sum(p.size for p in trainable if is_matrix(p)), bool(getattr(model, "self_condition", False)))
 
 
 def describe(costs: Costs, c: TrainingConfig) -> list[str]:
@@ -72,13 +76,13 @@ def describe(costs: Costs, c: TrainingConfig) -> list[str]:
     step = costs.trained_flops * per_step
     run = f", {_flop(step * c.train_num_steps)} in {c.train_num_steps:,} steps" if c.train_num_epochs is None else ""
     number = FLOAT32 if c.precision in (None, "fp32") and c.amp_level in (None, "O0") else FLOAT32 // 2
-    image = costs.activations * number
-    parts = [f"{_bytes(size)} {name}" for name, size in costs.memory.items()]
+    image, memory = costs.activations * number, costs.memory(c.optimizer)
+    parts = [f"{_bytes(size)} {name}" for name, size in memory.items()]
     parts.append(f"{c.train_batch_size:,} x {_bytes(image)} activations{' (less: training.recompute)' if c.recompute else ''}")
     return [f"parameters: {costs.trainable:,}",
             f"arithmetic: {_flop(costs.flops)} per image forward, {_flop(costs.trained_flops)} trained; {_flop(step)} per step "
             f"({per_step:,} images){run}",
-            f"memory: about {_bytes(sum(costs.memory.values()) + image * c.train_batch_size)} = {' + '.join(parts)}"]
+            f"memory: about {_bytes(sum(memory.values()) + image * c.train_batch_size)} = {' + '.join(parts)}"]
 
 
 class _Counter:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 IMAGES, BATCH = 512, 256
 LENGTHS = (500, 1500, 5000)  # where the one run of the variant "lengths" is judged
 # What is confirmed on the larger images, the most telling first: what the sift on digits, or the field, gives a chance there.
-FINALISTS = ("reference", "lr_double", "lr_double_stratified", "lr_double_betas_0.999", "lr_double_cosine", "lr_fourfold_cosine",
+FINALISTS = ("reference", "muon", "muon_lr_double", "lr_double", "lr_double_stratified", "lr_double_betas_0.999", "lr_double_cosine", "lr_fourfold_cosine",
              "weight_none", "objective_noise", "ema_decay_0.995_every_10", "objective_x0", "zero_init", "lr_fourfold_warmup",
              "weight_soft_min_snr_1", "lr_double_soft_min_snr_1", "weight_min_snr", "self_condition", "lengths")
 # Name: (recipe, what is changed in it for every variant). fashion14 is Fashion-MNIST with every 2x2 pixels averaged: nearly as
@@ -37,7 +37,7 @@ DATA = {
 }
 # What every variant starts from. Written out, so that the rows stay comparable when a default changes.
 REFERENCE = ["diffusion.objective=pred_v", "diffusion.beta_schedule=cosine", "diffusion.loss_weight=snr",
-             "training.timestep_sampling=uniform", "training.lr_schedule=constant", "training.lr_warmup_steps=0",
+             "training.timestep_sampling=uniform", "training.optimizer=adam", "training.lr_schedule=constant", "training.lr_warmup_steps=0",
              "training.adam_betas=[0.9, 0.99]", "training.ema_decay=null", "training.ema_sigma_rel=0.1"]
 
 
@@ -70,6 +70,8 @@ def variants(lr: float, steps: int) -> dict[str, list[str]]:
         "immiscible": ["diffusion.immiscible=true"],
         "schedule_sigmoid": ["diffusion.beta_schedule=sigmoid"],
         "betas_0.999": ["training.adam_betas=[0.9, 0.999]"],
+        "muon": ["training.optimizer=muon"],
+        "muon_lr_double": ["training.optimizer=muon", f"training.train_lr={lr * 2}"],
         "zero_init": [],
         "ema_sigma_0.05": ["training.ema_sigma_rel=0.05"],
         "ema_sigma_0.2": ["training.ema_sigma_rel=0.2"],

@@ -57,7 +57,7 @@ class Muon(nn.Cell):
         beta1, beta2: Adam's.
 
     Inputs:
-        gradients, a tuple of float32 tensors in the order of ``weights``.
+        gradients, a tuple of float32 tensors in the order of ``parameters``: those of the matrices first.
 
     Raises:
         InputError: there is nothing but matrices.
@@ -65,16 +65,16 @@ class Muon(nn.Cell):
 
     def __init__(self, weights: Sequence[Parameter], learning_rate: float, beta1: float = 0.9, beta2: float = 0.99) -> None:
         super().__init__()
-        self.which = tuple(i for i, weight in enumerate(weights) if is_matrix(weight))
-        self.rest = tuple(i for i, weight in enumerate(weights) if not is_matrix(weight))
-        if not self.rest:
+        matrices, rest = ([weight for weight in weights if is_matrix(weight) == kind] for kind in (True, False))
+        if not rest:
             raise InputError("training.optimizer is muon for a network of nothing but matrices, allowed: adam")
-        self.adam = nn.Adam([weights[i] for i in self.rest], learning_rate, beta1, beta2)
+        self.adam = nn.Adam(rest, learning_rate, beta1, beta2)
         self.learning_rate = self.adam.learning_rate
         self.momentum = ParameterTuple(
-            Parameter(ops.zeros(weights[i].shape, ms.float32), name=f"momentum.{weights[i].name}", requires_grad=False)
-            for i in self.which)
-        self.matrices = ParameterTuple(weights[i] for i in self.which)
+            Parameter(ops.zeros(weight.shape, ms.float32), name=f"momentum.{weight.name}", requires_grad=False)
+            for weight in matrices)
+        self.matrices, self.parameters = ParameterTuple(matrices), ParameterTuple((*matrices, *rest))
+        self.count = len(matrices)
         # Those of one shape are multiplied together.
         shapes = [_as_matrix(weight.shape) for weight in self.matrices]
         self.groups = tuple(tuple(i for i, shape in enumerate(shapes) if shape == one) for one in dict.fromkeys(shapes))
@@ -84,12 +84,12 @@ class Muon(nn.Cell):
         """Move every parameter; what it returns means nothing."""
         for group in self.groups:
             self._step(group, gradients)
-        return self.adam(tuple([gradients[i] for i in self.rest]))
+        return self.adam(gradients[self.count:])
 
     def _step(self, group: Tuple[int, ...], gradients: Tuple[Tensor, ...]) -> None:
         directions = []
         for i in group:
-            gradient, momentum = gradients[self.which[i]], self.momentum[i]
+            gradient, momentum = gradients[i], self.momentum[i]
             moved = momentum + (gradient - momentum) * (1 - MOMENTUM)
             self.assign(momentum, moved)
             directions.append(ops.reshape(gradient + (moved - gradient) * MOMENTUM, _as_matrix(momentum.shape)))

@@ -113,5 +113,5 @@ def native_muon(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> tupl
     """The two operators that can stand for ``optimizer`` over ``weights``, where it is `Muon`; else None."""
     if runtime.native_library() is None or type(optimizer) is not Muon or any(w.dtype != ms.float32 for w in weights):
         return None
-    adam = native_adam(optimizer.adam, tuple(weights[i] for i in optimizer.rest), weight_decay)
-    return adam and (NativeMuon(len(optimizer.which), weight_decay), adam)
+    adam = native_adam(optimizer.adam, weights[optimizer.count:], weight_decay)
+    return adam and (NativeMuon(optimizer.count, weight_decay), adam)

@@ -101,12 +101,14 @@ class TrainingState:
 
     def _optimizer_parameters(self) -> dict[str, ms.Parameter]:
         """The optimizer's state under names that follow from the network's."""
-        adam, names, momentum = self.optimizer, self.ema.names, {}
+        name_of = {id(weight): name for name, weight in zip(self.ema.names, self.ema.weights)}
+        adam, momentum = self.optimizer, {}
         if isinstance(adam, Muon):
-            momentum = {f"momentum.{names[i]}": parameter for i, parameter in zip(adam.which, adam.momentum)}
-            adam, names = adam.adam, [names[i] for i in adam.rest]
-        moments = {f"{kind}.{name}": moment for kind, group in (("moment1", adam.moment1), ("moment2", adam.moment2))
-                   for name, moment in zip(names, group)}
+            momentum = {f"momentum.{name_of[id(weight)]}": p for weight, p in zip(adam.matrices, adam.momentum)}
+            adam = adam.adam
+        moments = {f"{kind}.{name_of[id(weight)]}": moment
+                   for kind, group in (("moment1", adam.moment1), ("moment2", adam.moment2))
+                   for weight, moment in zip(adam.parameters, group)}
         return {**momentum, **moments, "beta1_power": adam.beta1_power, "beta2_power": adam.beta2_power}
 
 

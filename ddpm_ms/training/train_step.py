@@ -48,7 +48,7 @@ class TrainStep(nn.Cell):
 
     Args:
         diffusion: the loss, see `GaussianDiffusion.losses`.
-        optimizer: over the trainable parameters of ``diffusion.model``, in their order: an ``nn.Optimizer`` or `Muon`.
+        optimizer: over the trainable parameters of ``diffusion.model``: an ``nn.Optimizer`` or `Muon`.
         ema: the average of the same parameters.
         accumulate_every: micro-batches per optimizer step.
         max_grad_norm: clip to this global norm; 0 for none.
@@ -61,7 +61,9 @@ class TrainStep(nn.Cell):
         super().__init__()
         self.diffusion, self.optimizer, self.ema = diffusion, optimizer, ema
         self.accumulate_every, self.max_grad_norm, self.weight_decay = accumulate_every, max_grad_norm, weight_decay
-        self.weights = ParameterTuple(diffusion.model.trainable_params())
+        self.weights = ParameterTuple(optimizer.parameters)
+        shadow = {id(weight): average for weight, average in zip(ema.weights, ema.shadow)}
+        self.shadow = ParameterTuple(shadow[id(weight)] for weight in self.weights)
         self.accumulators = ParameterTuple(
             Parameter(ops.zeros(p.shape, ms.float32), name=f"accumulator.{p.name}", requires_grad=False)
             for p in self.weights)
@@ -75,6 +77,8 @@ class TrainStep(nn.Cell):
         muon = native_muon(optimizer, self.weights, weight_decay)
         if muon is not None:
             self.native_muon, self.native_rest = muon
+            self.of_matrices = ParameterTuple(self.weights[:optimizer.count]), ParameterTuple(self.shadow[:optimizer.count])
+            self.of_rest = ParameterTuple(self.weights[optimizer.count:]), ParameterTuple(self.shadow[optimizer.count:])
         self.map, self.sqrt, self.minimum = ops.HyperMap(), ops.Sqrt(), ops.Minimum()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
@@ -119,7 +123,7 @@ class TrainStep(nn.Cell):
             if self.native is not None:
                 adam = self.optimizer
                 self.native(gradients, unscale, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, self.weights,
-                            adam.moment1, adam.moment2, self.ema.shadow)
+                            adam.moment1, adam.moment2, self.shadow)
             elif self.native_muon is not None:
                 self._native_muon_step(gradients, unscale, learning_rate, ema_rate)
             else:
@@ -131,11 +135,12 @@ class TrainStep(nn.Cell):
 
     def _native_muon_step(self, gradients, factor, learning_rate, ema_rate):
         """As `_step`."""
-        muon, adam, which, rest = self.optimizer, self.optimizer.adam, self.optimizer.which, self.optimizer.rest
-        self.native_muon([gradients[i] for i in which], factor, learning_rate, ema_rate, [self.weights[i] for i in which],
-                         muon.momentum, [self.ema.shadow[i] for i in which])
-        self.native_rest([gradients[i] for i in rest], factor, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power,
-                         [self.weights[i] for i in rest], adam.moment1, adam.moment2, [self.ema.shadow[i] for i in rest])
+        count, adam = self.optimizer.count, self.optimizer.adam
+        weights, shadow = self.of_matrices
+        self.native_muon(gradients[:count], factor, learning_rate, ema_rate, weights, self.optimizer.momentum, shadow)
+        weights, shadow = self.of_rest
+        self.native_rest(gradients[count:], factor, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, weights,
+                         adam.moment1, adam.moment2, shadow)
 
     def _step(self, gradients, factor, learning_rate, ema_rate):
         """Scale the gradients, decay the weights, step the optimizer, move the EMA."""

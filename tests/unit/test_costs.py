@@ -88,7 +88,15 @@ def test_what_the_backward_pass_needs_is_counted_once_whatever_it_is_called():
     assert found.trained_flops == 3.5 * found.flops  # in half of the steps self-conditioning computes its estimate first
     weights = 2 * 9 + 2 + 4 + 2 + 24 + 3
     assert found.parameters == found.trainable == weights
-    assert found.memory == {"weights": 4 * weights, "gradients": 8 * weights, "optimizer": 8 * weights, "average": 4 * weights}
+    assert found.matrices == 0  # all are narrower than Muon's
+    assert found.memory("muon") == found.memory("adam") == {
+        "weights": 4 * weights, "gradients": 8 * weights, "optimizer": 8 * weights, "average": 4 * weights}
+
+
+def test_muon_keeps_one_number_for_each_of_a_matrix():
+    found = costs.count(Alone(nn.SequentialCell(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 20, 3))), 1, (4, 4))
+    assert found.matrices == 16 * 20 * 9
+    assert found.memory("adam")["optimizer"] - found.memory("muon")["optimizer"] == 4 * found.matrices
 
 
 def test_counting_leaves_no_trace():
@@ -109,17 +117,18 @@ class Broken(nn.Cell):
         raise ValueError("no network")
 
 
-@pytest.mark.parametrize(("settings", "step", "total", "activations"), [
-    (dict(gradient_accumulate_every=4, train_num_steps=1000), "96 MFLOP per step (32 images), 96 GFLOP in 1,000 steps", "6.32 MB",
-     "8 x 490 kB activations"),
-    (dict(precision="fp16", recompute=True, train_num_epochs=3), "24 MFLOP per step (8 images)", "4.36 MB",
-     "8 x 245 kB activations (less: training.recompute)"),
+@pytest.mark.parametrize(("settings", "step", "total", "optimizer", "activations"), [
+    (dict(gradient_accumulate_every=4, train_num_steps=1000), "96 MFLOP per step (32 images), 96 GFLOP in 1,000 steps", "5.96 MB",
+     "440 kB", "8 x 490 kB activations"),
+    (dict(precision="fp16", recompute=True, train_num_epochs=3, optimizer="adam"), "24 MFLOP per step (8 images)", "4.36 MB",
+     "800 kB", "8 x 245 kB activations (less: training.recompute)"),
 ])
-def test_costs_are_said_of_an_image_a_step_and_the_run(settings, step, total, activations):
-    found = costs.Costs(flops=1_000_000, activations=122_500, parameters=100_000, trainable=100_000, self_condition=False)
+def test_costs_are_said_of_an_image_a_step_and_the_run(settings, step, total, optimizer, activations):
+    found = costs.Costs(flops=1_000_000, activations=122_500, parameters=100_000, trainable=100_000, matrices=90_000,
+                        self_condition=False)
     assert costs.describe(found, TrainingConfig(train_batch_size=8, **settings)) == [
         "parameters: 100,000", f"arithmetic: 1 MFLOP per image forward, 3 MFLOP trained; {step}",
-        f"memory: about {total} = 400 kB weights + 800 kB gradients + 800 kB optimizer + 400 kB average + {activations}"]
+        f"memory: about {total} = 400 kB weights + 800 kB gradients + {optimizer} optimizer + 400 kB average + {activations}"]
 
 
 def test_a_dry_run_says_what_the_recipe_costs(tmp_path, capsys):
