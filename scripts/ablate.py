@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[1]
 IMAGES, BATCH = 512, 256
 LENGTHS = (500, 1500, 5000)  # where the one run of the variant "lengths" is judged
 # What is confirmed on the larger images, the most telling first: what the sift on digits, or the field, gives a chance there.
-FINALISTS = ("reference", "muon", "muon_lr_double", "lr_double", "lr_double_stratified", "lr_double_betas_0.999", "lr_double_cosine", "lr_fourfold_cosine",
-             "weight_none", "objective_noise", "ema_decay_0.995_every_10", "objective_x0", "zero_init", "lr_fourfold_warmup",
-             "weight_soft_min_snr_1", "lr_double_soft_min_snr_1", "weight_min_snr", "self_condition", "lengths")
+FINALISTS = ("reference", "muon", "muon_lr_double", "lr_double", "lr_double_stratified", "lr_double_betas_0.999",
+             "lr_double_cosine", "lr_fourfold_cosine", "weight_none", "objective_noise", "ema_decay_0.995_every_10",
+             "objective_x0", "zero_init", "lr_fourfold_warmup", "weight_soft_min_snr_1", "lr_double_soft_min_snr_1",
+             "weight_min_snr", "self_condition", "lengths")
 # Name: (recipe, what is changed in it for every variant). fashion14 is Fashion-MNIST with every 2x2 pixels averaged: nearly as
 # cheap as digits, but far from learned by heart, and large enough to prefer what the full size does.
 DATA = {
@@ -37,8 +38,8 @@ DATA = {
 }
 # What every variant starts from. Written out, so that the rows stay comparable when a default changes.
 REFERENCE = ["diffusion.objective=pred_v", "diffusion.beta_schedule=cosine", "diffusion.loss_weight=snr",
-             "training.timestep_sampling=uniform", "training.optimizer=adam", "training.lr_schedule=constant", "training.lr_warmup_steps=0",
-             "training.adam_betas=[0.9, 0.99]", "training.ema_decay=null", "training.ema_sigma_rel=0.1"]
+             "training.timestep_sampling=uniform", "training.optimizer=adam", "training.lr_schedule=constant",
+             "training.lr_warmup_steps=0", "training.adam_betas=[0.9, 0.99]", "training.ema_decay=null", "training.ema_sigma_rel=0.1"]
 
 
 def variants(lr: float, steps: int) -> dict[str, list[str]]:
