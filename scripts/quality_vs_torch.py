@@ -1,4 +1,4 @@
-"""Train this package and denoising-diffusion-pytorch on the same images, in turns, and judge what both draw.
+"""Train this package and denoising-diffusion-pytorch on the same images, at once, a core each, and judge what both draw.
 
     python scripts/quality_vs_torch.py train DATA SEED --peer-python PYTHON [--root FOLDER]
     python scripts/quality_vs_torch.py judge DATA SEED
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ RECIPES = {"digits": "digits_unconditional.yaml", "fashion_mnist": "fashion_mnis
 # The peer's. On Fashion-MNIST it is half of the recipe's: raw weights drew worse with more (ours, at 8x8 pixels, one seed:
 # docs/quality.md). No other rate was tried on the peer.
 PEER_RATES = {"digits": 1e-3, "fashion_mnist": 5e-4}
-STEPS, BATCH, SLICE = 1500, 256, 30.0  # of training; images per network evaluation; seconds of a turn
+STEPS, BATCH = 1500, 256  # of training; images per network evaluation
 LONGEST = 1_000_000  # steps, of a run that is to be stopped
 ROWS = {  # who: (which weights, how they were come by)
     "peer, raw": ("peer", "raw"), "peer, averaged": ("peer", "averaged"),
@@ -36,28 +35,26 @@ ROWS = {  # who: (which weights, how they were come by)
 }
 
 
-class Turns:
-    """A process that computes only while it is its turn, and whose turns are timed."""
+class Side:
+    """A process that has one core to itself."""
 
-    def __init__(self, command: list, log: Path) -> None:
-        self.seconds = 0.0
-        self.process = subprocess.Popen(list(map(str, command)), stdout=log.open("w"), stderr=subprocess.STDOUT)
-        self.process.send_signal(signal.SIGSTOP)
+    def __init__(self, command: list, log: Path, core: int) -> None:
+        self.began = time.perf_counter()
+        # Here MindSpore has been imported, which would limit what is started to one thread in any case.
+        self.process = subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], stdout=log.open("w"),
+                                        stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    def take(self, seconds: float) -> bool:
-        """Compute for so long; returns whether it goes on."""
-        self.process.send_signal(signal.SIGCONT)
-        began = time.perf_counter()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGSTOP)
-        self.seconds += time.perf_counter() - began
+    @property
+    def seconds(self) -> float:
+        """How long ago it began."""
+        return time.perf_counter() - self.began
+
+    @property
+    def runs(self) -> bool:
         return self.process.poll() is None
 
     def end(self) -> None:
         """Ask it to stop, and wait until it has."""
-        self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         self.process.wait()
 
@@ -73,27 +70,32 @@ def train(data: str, seed: int, out: Path, peer_python: str, root: str | None) -
     images(config, out / data)
     c, m = config.training, config.model
     work = [m.dim, ",".join(map(str, m.dim_mults)), c.train_batch_size, PEER_RATES[data], STEPS, seed]
-    peer = Turns([peer_python, ROOT / "scripts" / "quality_peer.py", out / data / "images.npz", folder / "peer.npz", *work],
-                 folder / "peer.log")
-    ours = Turns([sys.executable, "-m", "ddpm_ms", "train", "--config", ROOT / "configs" / RECIPES[data], "--run-dir",
-                  folder / "ours", *overrides, f"training.seed={seed}", f"training.train_num_steps={LONGEST}",
-                  "training.num_samples=0", f"training.save_and_sample_every={STEPS}", "training.keep_last=99"],
-                 folder / "ours.log")
-    at_steps = None
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("one core, needed: one for each side")
+    peer = Side([peer_python, ROOT / "scripts" / "quality_peer.py", out / data / "images.npz", folder / "peer.npz", *work],
+                folder / "peer.log", cores[0])
+    ours = Side([sys.executable, "-m", "ddpm_ms", "train", "--config", ROOT / "configs" / RECIPES[data], "--run-dir",
+                 folder / "ours", *overrides, f"training.seed={seed}", f"training.train_num_steps={LONGEST}",
+                 "training.num_samples=0", f"training.save_and_sample_every={STEPS}", "training.keep_last=99"],
+                folder / "ours.log", cores[1])
+    times = {}
     try:
-        while peer.take(SLICE):
-            ours.take(SLICE)
-            at_steps = at_steps or (ours.seconds if at_step(folder) else None)
+        while peer.runs or "equal steps" not in times:
+            if not ours.runs:
+                sys.exit(f"training failed: {folder / 'ours.log'}")
+            time.sleep(0.5)
+            if at_step(folder):
+                times.setdefault("equal steps", ours.seconds)
+            if not peer.runs:
+                times.setdefault("peer", peer.seconds)
         if peer.process.returncode:
             sys.exit(f"the peer failed: {folder / 'peer.log'}")
-        while ours.seconds < peer.seconds or not at_step(folder):
-            if not ours.take(min(SLICE, max(peer.seconds - ours.seconds, 1.0))):
-                sys.exit(f"training failed: {folder / 'ours.log'}")
-            at_steps = at_steps or (ours.seconds if at_step(folder) else None)
+        times["equal time"] = ours.seconds
     finally:
         for side in (peer, ours):
             side.end()
-    (folder / "times.json").write_text(json.dumps({"peer": peer.seconds, "equal steps": at_steps, "equal time": ours.seconds}))
+    (folder / "times.json").write_text(json.dumps(times))
 
 
 def at_step(folder: Path) -> bool:

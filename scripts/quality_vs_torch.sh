@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Train this package and denoising-diffusion-pytorch on the same images, in turns, and say which draws better.
+# Train this package and denoising-diffusion-pytorch on the same images, at once, and say which draws better.
 set -euo pipefail
 
 usage() {
     echo "usage: bash scripts/quality_vs_torch.sh [DATA=SEEDS ...]"
     echo "DATA=SEEDS: digits=3 fashion_mnist=1 by default. Both sides train 1,500 steps of the same network and batch size"
-    echo "in turns of 30 seconds, then this package goes on until it has had as much time; 2,048 images of each are judged."
+    echo "at once, each on a core of its own; this package goes on until the peer is done. 2,048 images of each are judged."
     echo "Everything goes to runs/quality; what is finished there is not done again. By estimate digits take 15 minutes a"
     echo "seed on two cores, Fashion-MNIST 90, for which FASHION_MNIST names the folder of its files. Leave the machine alone meanwhile."
     echo "Environment: FASHION_MNIST (default: where Debian's package dataset-fashion-mnist puts it), PYTHON, VENV, PEER_VENV."
