@@ -39,7 +39,8 @@ DATA = {
 # What every variant starts from. Written out, so that the rows stay comparable when a default changes.
 REFERENCE = ["diffusion.objective=pred_v", "diffusion.beta_schedule=cosine", "diffusion.loss_weight=snr",
              "training.timestep_sampling=uniform", "training.optimizer=adam", "training.lr_schedule=constant",
-             "training.lr_warmup_steps=0", "training.adam_betas=[0.9, 0.99]", "training.ema_decay=null", "training.ema_sigma_rel=0.1"]
+             "training.lr_warmup_steps=0", "training.adam_betas=[0.9, 0.99]", "training.ema_decay=null",
+             "training.ema_sigma_rel=0.1"]
 
 
 def variants(lr: float, steps: int) -> dict[str, list[str]]:
