@@ -49,7 +49,7 @@ def test_the_recipe_of_a_paper_has_its_network_and_says_how_large_it_is(name, wi
     texts = [(ROOT / "configs" / f"{stem}.yaml").read_text() for stem in (name, "celebahq256_p2") if "p2" in name or stem == name]
     assert any(f"{PAPERS[name]:,} parameters" in text for text in texts)
     assert (config.diffusion.objective, config.training.ema_decay, config.training.ema_update_every) == ("pred_noise", 0.9999, 1)
-    assert config.training.adam_betas == (0.9, 0.999)
+    assert config.training.adam_betas == (0.9, 0.999) and config.training.optimizer == "adam"
 
 
 def test_the_learning_rates_batches_and_lengths_are_the_papers():
