@@ -301,11 +301,13 @@ void BiasGradient(const float *dy, int64_t images, int64_t channels, int64_t pix
   });
 }
 
-bool IsThreeByThree(const Key &k) {
-  return k[5] == 3 && k[6] == 3 && k[7] == 1 && k[8] == 1 && k[9] == 1 && k[10] == 1 && k[11] == 1 && !bfloat16;
-}
-
 Winograd AsWinograd(const Key &k) { return {k[0], k[1], k[4], k[2], k[3]}; }
+
+// Whether this is a convolution that Winograd's form can do, and does faster.
+bool IsWinograd(const Key &k) {
+  bool fits = k[5] == 3 && k[6] == 3 && k[7] == 1 && k[8] == 1 && k[9] == 1 && k[10] == 1 && k[11] == 1;
+  return fits && !bfloat16 && AsWinograd(k).Wins();
+}
 
 // A convolution of one pixel is a matrix product for each image, y = w x, in the plain layout: nothing has to be reordered.
 struct Pointwise {
@@ -388,7 +390,7 @@ int Forward(void **params, int64_t **shapes, bool has_bias) {
                              Floats(params[has_bias ? 4 : 3]));
       return;
     }
-    if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+    if (IsWinograd(key)) {
       AsWinograd(key).Forward(Floats(params[0]), Floats(params[1]), has_bias ? Floats(params[3]) : nullptr,
                               Floats(params[has_bias ? 4 : 3]));
       return;
@@ -409,7 +411,7 @@ int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
     const float *x = Floats(params[0]), *dy = Floats(params[3]);
     if (Pointwise::Is(key)) {
       Pointwise(key).BackwardWeights(x, dy, Floats(params[4]));
-    } else if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+    } else if (IsWinograd(key)) {
       AsWinograd(key).BackwardWeights(x, dy, Floats(params[4]));
     } else {
       auto *conv = Cached(&cache, key, MakeBackwardWeights);
@@ -459,7 +461,7 @@ int conv2d_backward_data(int, void **params, int *, int64_t **shapes, const char
     const Key key = MakeKey(shapes, params[2], false);
     if (Pointwise::Is(key)) {
       Pointwise(key).BackwardData(Floats(params[1]), Floats(params[3]), Floats(params[4]));
-    } else if (IsThreeByThree(key) && AsWinograd(key).Wins()) {
+    } else if (IsWinograd(key)) {
       AsWinograd(key).BackwardData(Floats(params[1]), Floats(params[3]), Floats(params[4]));
     } else {
       Cached(&cache, key, MakeBackwardData)->Run({params[3], params[1], params[4]});
