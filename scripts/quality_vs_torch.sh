@@ -5,9 +5,10 @@ set -euo pipefail
 usage() {
     echo "usage: bash scripts/quality_vs_torch.sh [DATA=SEEDS ...]"
     echo "DATA=SEEDS: digits=3 fashion_mnist=1 by default. Both sides train 1,500 steps of the same network and batch size"
-    echo "at once, each on a core of its own; this package goes on until the peer is done. 2,048 images of each are judged."
+    echo "at once, each on a core of its own; this package goes on until it has had as much of a core's time as the peer. 2,048"
+    echo "images of each are judged."
     echo "Everything goes to runs/quality; what is finished there is not done again. By estimate digits take 15 minutes a"
-    echo "seed on two cores, Fashion-MNIST 90, for which FASHION_MNIST names the folder of its files. Leave the machine alone meanwhile."
+    echo "seed on two cores, Fashion-MNIST 90, for which FASHION_MNIST names the folder of its files."
     echo "Environment: FASHION_MNIST (default: where Debian's package dataset-fashion-mnist puts it), PYTHON, VENV, PEER_VENV."
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
