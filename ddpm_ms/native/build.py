@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES, HEADERS = (tuple(sorted(Path(__file__).parent.glob(f"*.{suffix}"))) for suffix in ("cpp", "h"))
 # Nothing here depends on errno or on floating-point traps; without saying so, few loops would become vector instructions.
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC", "-pthread")
 
 
 class BuildError(RuntimeError):
@@ -40,13 +41,18 @@ def build(onednn: Path | None, cache: Path) -> Path:
         raise BuildError("no C++ compiler: install g++")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        with tempfile.TemporaryDirectory(dir=cache) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = [Path(folder, source.stem + ".o") for source in SOURCES]
+            list(pool.map(lambda source, made: _run(compiler, *FLAGS, "-c", source, "-o", made), SOURCES, objects))
             made = Path(folder, target.name)
-            command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), str(onednn), f"-Wl,-rpath,{onednn.parent}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise BuildError(f"{compiler} failed: {(done.stderr.strip().splitlines() or ['no message'])[0]}")
+            _run(compiler, *FLAGS, "-shared", "-o", made, *objects, onednn, f"-Wl,-rpath,{onednn.parent}")
             os.replace(made, target)  # two processes may build at once; either result will do
     except OSError as error:
         raise BuildError(str(error)) from None
     return target
+
+
+def _run(compiler: str, *arguments: object) -> None:
+    done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"{compiler} failed: {(done.stderr.strip().splitlines() or ['no message'])[0]}")

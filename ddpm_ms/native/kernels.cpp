@@ -10,6 +10,8 @@ namespace {
 using ddpm_ms::Each;
 using ddpm_ms::Exp;
 using ddpm_ms::Floats;
+using ddpm_ms::Largest;
+using ddpm_ms::Max;
 using ddpm_ms::Sigmoid;
 using ddpm_ms::Sum;
 
@@ -26,7 +28,7 @@ MULTI void NormForward(const float *x, const float *gain, const float *shift, bo
       const float *row = x + c * pixels + begin;
       for (int p = 0; p < n; ++p) inverse[p] += row[p] * row[p];
     }
-    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(std::max(inverse[p], 1e-24f));
+    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(Max(1e-24f, inverse[p]));
     for (int64_t c = 0; c < channels; ++c) {
       const float *row = x + c * pixels + begin;
       float *out = y + c * pixels + begin;
@@ -53,7 +55,7 @@ MULTI void NormBackward(const float *x, const float *gain, const float *shift, b
       const float *row = x + c * pixels + begin;
       for (int p = 0; p < n; ++p) inverse[p] += row[p] * row[p];
     }
-    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(std::max(inverse[p], 1e-24f));
+    for (int p = 0; p < n; ++p) inverse[p] = 1.0f / std::sqrt(Max(1e-24f, inverse[p]));
     for (int64_t c = 0; c < channels; ++c) {
       const float *row = x + c * pixels + begin, *given = dy + c * pixels + begin;
       float *out = dx + c * pixels + begin;
@@ -94,7 +96,7 @@ MULTI void SoftmaxDown(const float *x, int64_t rows, int64_t columns, float *blo
       float *kept = block + r * kWide;
       for (int p = 0; p < n; ++p) {
         kept[p] = in[p];
-        top[p] = std::max(top[p], in[p]);
+        top[p] = Max(top[p], in[p]);
       }
     }
     for (int64_t r = 0; r < rows; ++r) {
@@ -127,16 +129,10 @@ MULTI void SoftmaxDownBackward(const float *y, const float *dy, int64_t rows, in
 // Softmax of each row.
 MULTI void SoftmaxAlong(const float *x, int64_t rows, int64_t columns, float *y) {
   for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
-    float tops[16], top = x[0];
-    for (float &t : tops) t = x[0];
-    int64_t i = 0;
-    for (; i + 16 <= columns; i += 16)
-      for (int k = 0; k < 16; ++k) tops[k] = std::max(tops[k], x[i + k]);
-    for (; i < columns; ++i) top = std::max(top, x[i]);
-    for (float t : tops) top = std::max(top, t);
-    for (i = 0; i < columns; ++i) y[i] = Exp(x[i] - top);
+    float top = Largest(x, columns);
+    for (int64_t i = 0; i < columns; ++i) y[i] = Exp(x[i] - top);
     float scale = 1.0f / Sum(static_cast<int>(columns), [&](int k) { return y[k]; });
-    for (i = 0; i < columns; ++i) y[i] *= scale;
+    for (int64_t i = 0; i < columns; ++i) y[i] *= scale;
   }
 }
 
@@ -194,11 +190,11 @@ MULTI void MeanPool(const float *x, int64_t height, int64_t width, float *row, f
 }
 
 MULTI void MaxPool(const float *x, int64_t height, int64_t width, float *row, float *y) {
-  Pool(x, height, width, 1, true, -INFINITY, false, [](float a, float b) { return a > b ? a : b; }, row, y);
+  Pool(x, height, width, 1, true, -INFINITY, false, [](float a, float b) { return Max(a, b); }, row, y);
 }
 
 MULTI void HalvingPool(const float *x, int64_t height, int64_t width, float *row, float *y) {
-  Pool(x, height, width, 2, false, -INFINITY, false, [](float a, float b) { return a > b ? a : b; }, row, y);
+  Pool(x, height, width, 2, false, -INFINITY, false, [](float a, float b) { return Max(a, b); }, row, y);
 }
 
 }  // namespace

@@ -20,9 +20,14 @@
 
 namespace ddpm_ms {
 
+// The larger and the smaller of two numbers; `b` where there is no telling, because one is NaN. The standard library's answer
+// with a reference, which compilers do not make vector instructions of.
+INLINE float Max(float a, float b) { return a > b ? a : b; }
+INLINE float Min(float a, float b) { return a < b ? a : b; }
+
 // e^x to about 2 units in the last place, without branches (Cephes' polynomial).
 INLINE float Exp(float x) {
-  x = std::min(std::max(x, -87.0f), 88.0f);
+  x = Min(88.0f, Max(-87.0f, x));
   float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to a whole number
   float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -47,10 +52,26 @@ INLINE Number Sum(int64_t n, Term term) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
     for (int k = 0; k < 16; ++k) strands[k] += term(i + k);
-  Number sum = 0;
-  for (; i < n; ++i) sum += term(i);
-  for (Number strand : strands) sum += strand;
-  return sum;
+  Number rest = 0;
+  for (; i < n; ++i) rest += term(i);
+  for (int half = 8; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) strands[k] += strands[k + half];
+  return rest + strands[0];
+}
+
+// The largest of `n` numbers, or some number if one of them is NaN.
+INLINE float Largest(const float *x, int64_t n) {
+  float strands[16], rest = x[0];
+  for (float &strand : strands) strand = rest;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+#pragma GCC unroll 1  // or it becomes sixteen single comparisons
+    for (int k = 0; k < 16; ++k) strands[k] = Max(strands[k], x[i + k]);
+  }
+  for (; i < n; ++i) rest = Max(rest, x[i]);
+  for (int half = 8; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) strands[k] = Max(strands[k], strands[k + half]);
+  return Max(rest, strands[0]);
 }
 
 // `body(i)` for i in 0 .. n - 1, in as many pieces as there are threads.

@@ -221,6 +221,23 @@ def test_native_softmax_and_its_gradient_equal_the_stock_ones(shape, axis, monke
 
 
 @needs_native
+@pytest.mark.parametrize("place", [0, 17, 36])
+@pytest.mark.parametrize("cell", [lambda: Softmax(-1), lambda: Softmax(-2), lambda: UnitChannels(3, True),
+                                  lambda: UnitGroups(1, 1e-5, True)])
+def test_what_is_no_number_remains_so_and_divergence_is_noticed(cell, place):
+    """Comparisons with NaN are false, so a maximum may lose one."""
+    x = np.random.default_rng(0).standard_normal((1, 3, 37)).astype(np.float32)
+    x[0, 1, place] = np.nan
+    operator, ones = cell(), Tensor(np.ones((1, 3), np.float32))
+    if isinstance(operator, Softmax):
+        y = operator(Tensor(x))
+    else:
+        gain = ones if isinstance(operator, UnitChannels) else ones[0]
+        y = operator(Tensor(x[..., None]), gain, gain)
+    assert np.isnan(y.asnumpy().reshape(x.shape)[0, 1, place])
+
+
+@needs_native
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 1), (3, 5, 7, 3)])
 def test_native_upsampling_and_its_gradient_equal_the_stock_ones(shape, monkeypatch):
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
