@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
@@ -24,6 +26,10 @@ struct ThreadPoolInterface {
 };
 
 inline thread_local bool in_parallel = false;
+
+// How long a thread that waits goes on asking before it sleeps. The next operator of a graph mostly comes within some tens of
+// microseconds, and to wake a thread takes as long again; to go on for longer would be in the way of MindSpore's own threads.
+constexpr std::chrono::microseconds kPatience{50};
 
 // Runs closures on the calling thread and on a fixed set of helpers; returns when all are done.
 class ThreadPool : public ThreadPoolInterface {
@@ -51,7 +57,7 @@ class ThreadPool : public ThreadPoolInterface {
     ready_.notify_all();
     in_parallel = true;
     Drain(&lock);
-    done_.wait(lock, [this] { return running_ == 0; });
+    Await(&lock, &done_, [this] { return running_ == 0; });
     work_ = nullptr;
     in_parallel = false;
   }
@@ -70,23 +76,36 @@ class ThreadPool : public ThreadPoolInterface {
     }
   }
 
+  // Wait until `met()`, which reads atomic values only, and of which `told` is notified. The lock is held on entry and on return.
+  template <typename Met>
+  static void Await(std::unique_lock<std::mutex> *lock, std::condition_variable *told, Met met) {
+    if (!met()) {
+      lock->unlock();
+      auto end = std::chrono::steady_clock::now() + kPatience;
+      while (!met() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      lock->lock();
+    }
+    told->wait(*lock, met);
+  }
+
   void Help() {
     in_parallel = true;
     uint64_t seen = 0;
     for (;;) {
       std::unique_lock<std::mutex> lock(mutex_);
-      ready_.wait(lock, [&] { return submitted_ != seen; });
+      Await(&lock, &ready_, [&] { return submitted_ != seen; });
       seen = submitted_;
       Drain(&lock);
     }
   }
 
   std::vector<std::thread> helpers_;
-  uint64_t submitted_ = 0;
   std::mutex mutex_;
   std::condition_variable ready_, done_;
   const std::function<void(int, int)> *work_ = nullptr;
-  int next_ = 0, total_ = 0, running_ = 0;
+  int next_ = 0, total_ = 0;
+  std::atomic<int> running_{0};
+  std::atomic<uint64_t> submitted_{0};
 };
 
 // How many threads to use, to be set before the first operator runs. The environment cannot be asked: MindSpore sets
