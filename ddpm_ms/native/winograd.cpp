@@ -18,6 +18,7 @@
 #include "scratch.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define WIDE __attribute__((target("avx512f")))
 #else
 #define WIDE
@@ -31,7 +32,6 @@ constexpr int kLanes = 16;         // tiles in a vector
 constexpr int kRows = 8;           // output channels that are computed together
 constexpr int kColumns = 3;        // vectors of tiles that are: 8 x 3 sums and what they need fit into 32 registers
 constexpr int kBlock = 6 * kLanes; // tiles of a block: the filters are read once for so many
-constexpr int kWidest = 512;       // pixels of a row
 
 template <int lanes>
 struct VectorOf {
@@ -140,60 +140,99 @@ INLINE void Expand2(Vector *d, int step) {
   d[3 * step] = -b;
 }
 
-// A row of pixels, those in the left and in the right column of a tile apart.
-struct Line {
-  float left[kWidest / 2 + 2 * kLanes], right[kWidest / 2 + 2 * kLanes];
+// Where the pixels of 16 tiles lie: two vectors of pixels for each row of the tiles, put together of the rows of images that these
+// tiles are in. It is the same for all channels. What is convolved has tiles of `size` 4, which overlap and reach over the border;
+// the gradient of its result has tiles of 2.
+template <int size>
+struct Places {
+  struct Piece {
+    int64_t place;           // in the first channel, of what would be in the first lane
+    uint16_t first, second;  // lanes of the two vectors
+  };
+  struct Row {
+    int pieces = 0;
+    Piece piece[kLanes];
+    int64_t left = -1, right = -1;  // the pixels beside the 16 tiles, if there are any
+  };
+
+  Places(const Images &in, const Block &block, int64_t k) {
+    for (int lane = 0; lane < kLanes; ++lane) left[lane] = right[lane] = kNothing;
+    Block part{block.first + k, std::min<int64_t>(kLanes, block.count - k), kLanes};
+    RowByRow(in, part, [&](int64_t before, int64_t row, int64_t column, int64_t image, int64_t n) {
+      uint64_t lanes = ((uint64_t{1} << std::min(2 * n, in.width - 2 * column)) - 1) << 2 * before;
+      bool begins = column == 0, ends = column + n == in.columns();
+      for (int i = 0; i < size; ++i) {
+        int64_t y = 2 * row + i - (size == 4 ? 1 : 0);
+        if (y < 0 || y >= in.height) continue;
+        int64_t place = (image * in.channels * in.height + y) * in.width + 2 * column;
+        rows[i].piece[rows[i].pieces++] = {place - 2 * before, static_cast<uint16_t>(lanes), static_cast<uint16_t>(lanes >> kLanes)};
+        if (!begins) rows[i].left = place - 1;
+        if (!ends) rows[i].right = place + 2 * n;
+      }
+      for (int lane = before; lane < before + n; ++lane) left[lane] = lane - 1, right[lane] = lane + 1;
+      if (begins || before == 0) left[before] = begins ? kNothing : kBeside;
+      if (ends || before + n == kLanes) right[before + n - 1] = ends ? kNothing : kBeside;
+    });
+  }
+
+  static constexpr int kBeside = kLanes, kNothing = kLanes + 1;  // lanes of a second vector
+  Row rows[size];
+  int32_t left[kLanes], right[kLanes];  // which lanes hold the pixels to the left and to the right of each tile
 };
 
-// A block's tiles of the channels from `begin` to `end` to v[place][channel][tile], with `stride` floats for a place. What is
-// convolved has tiles of `size` 4, which overlap: B^T x B; the gradient of its result has tiles of 2: A dy A^T.
+// As Load, but of some lanes; the others are those of v.
+WIDE INLINE Vector LoadSome(Vector v, uint16_t lanes, const float *from) {
+#if defined(__x86_64__)
+  return _mm512_mask_loadu_ps(v, lanes, from);
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes >> i & 1) v[i] = from[i];
+  return v;
+#endif
+}
+
+// Lanes of v, or where an index says so of {beside, 0}.
+WIDE INLINE Vector Shift(Vector v, const int32_t *index, float beside) {
+#if defined(__x86_64__)
+  return _mm512_permutex2var_ps(v, _mm512_loadu_si512(index), Vector{beside});
+#else
+  Vector to;
+  for (int i = 0; i < kLanes; ++i) to[i] = index[i] < kLanes ? v[index[i]] : index[i] == kLanes ? beside : 0;
+  return to;
+#endif
+}
+
+// A block's tiles of the channels from `begin` to `end` to v[place][channel][tile], with `stride` floats for a place: B^T x B of
+// tiles of `size` 4, A dy A^T of tiles of 2.
 template <int size>
-INLINE void Expand(const Images &in, const float *x, const Block &block, int64_t begin, int64_t end, int64_t stride, float *v) {
-  constexpr int border = size == 4 ? 1 : 0;
-  static const Line zeros = {};
-  Line lines[4];
-  alignas(64) float copy[kWidest + 2 * kLanes], pixels[size * size][kBlock + kLanes];
-  const float *last = x + in.pixels() - 2 * kLanes;  // where whole vectors can be read
-  int64_t columns = in.columns();
-  for (int64_t c = begin; c < end; ++c) {
-    int64_t next = 0;  // row of the image at hand to be taken apart; the four before are in `lines`
-    RowByRow(in, block, [&](int64_t before, int64_t row, int64_t column, int64_t image, int64_t n) {
-      const float *plane = x + (image * in.channels + c) * in.height * in.width;
-      int64_t top = 2 * row - border;
-      if (row == 0 || before == 0) next = std::max<int64_t>(top, 0);
-      for (; next < std::min(top + size, in.height); ++next) {
-        const float *from = plane + next * in.width;
-        if (from + in.width > last) from = static_cast<const float *>(std::memcpy(copy, from, in.width * sizeof(float)));
-        Line &line = lines[next % 4];
-        float *even = border ? line.right : line.left, *odd = border ? line.left + 1 : line.right;
-        for (int64_t k = 0; k < columns; k += kLanes) {
-          Vector a = Load(from + 2 * k), b = Load(from + 2 * k + kLanes);
-          Store(even + k, Even(a, b));
-          Store(odd + k, Odd(a, b));
-        }
-        if (border) line.left[0] = 0;
-        even[columns] = 0;
-        if (in.width % 2) odd[columns - 1] = 0;
-      }
-      for (int i = 0; i < size; ++i) {
-        int64_t y = top + i;
-        const Line &line = y < 0 || y >= in.height ? zeros : lines[y % 4];
-        for (int j = 0; j < size; ++j) {  // whole vectors: what is too much is written over by the next row
-          const float *from = (j % 2 ? line.right : line.left) + column + j / 2;
-          float *to = pixels[i * size + j] + before;
-          Store(to, Load(from));
-          for (int64_t k = kLanes; k < n; k += kLanes) Store(to + k, Load(from + k));
-        }
-      }
-    });
-    for (auto &pixel : pixels) std::fill(pixel + block.count, pixel + block.length, 0.0f);
-    for (int64_t k = 0; k < block.length; k += kLanes) {
+WIDE INLINE void Expand(const Images &in, const float *x, const Block &block, int64_t begin, int64_t end, int64_t stride, float *v) {
+  std::vector<Places<size>> places;
+  places.reserve(block.length / kLanes);
+  for (int64_t k = 0; k < block.length; k += kLanes) places.emplace_back(in, block, k);
+  for (int64_t c = begin; c < end; ++c, v += block.length) {
+    const float *from = x + c * in.height * in.width;
+    float *to = v;
+    for (const Places<size> &tiles : places) {
       Vector d[kPlaces];
-      for (int i = 0; i < size; ++i)
-        for (int j = 0; j < size; ++j) d[4 * i + j] = Load(pixels[i * size + j] + k);
+      for (int i = 0; i < size; ++i) {
+        const auto &row = tiles.rows[i];
+        Vector first = {}, second = {};
+        for (int p = 0; p < row.pieces; ++p) {
+          first = LoadSome(first, row.piece[p].first, from + row.piece[p].place);
+          second = LoadSome(second, row.piece[p].second, from + row.piece[p].place + kLanes);
+        }
+        Vector *columns = d + 4 * i + (size == 4 ? 1 : 0);
+        columns[0] = Even(first, second);
+        columns[1] = Odd(first, second);
+        if (size == 4) {
+          d[4 * i + 3] = Shift(columns[0], tiles.right, row.right < 0 ? 0 : from[row.right]);
+          d[4 * i] = Shift(columns[1], tiles.left, row.left < 0 ? 0 : from[row.left]);
+        }
+      }
       for (int j = 0; j < size; ++j) size == 4 ? Expand4(d + j, 4) : Expand2(d + j, 4);
       for (int i = 0; i < 4; ++i) size == 4 ? Expand4(d + 4 * i, 1) : Expand2(d + 4 * i, 1);
-      for (int p = 0; p < kPlaces; ++p) Store(v + p * stride + (c - begin) * block.length + k, d[p]);
+      for (int p = 0; p < kPlaces; ++p) Store(to + p * stride, d[p]);
+      to += kLanes;
     }
   }
 }
@@ -388,10 +427,12 @@ struct Division {
 
 // Each thread takes some channels of every block.
 void ExpandTogether(const Images &in, const float *x, const std::vector<Block> &blocks, int64_t stride, float *v) {
-  Share(in.channels, [&](int64_t c) {
+  int64_t threads = Threads().get_num_threads();
+  Share(threads, [&](int64_t thread) {
+    int64_t begin = in.channels * thread / threads, end = in.channels * (thread + 1) / threads;
     float *to = v;
     for (const Block &block : blocks) {
-      ExpandInput(in, x, block, c, c + 1, stride, to + c * block.length);
+      ExpandInput(in, x, block, begin, end, stride, to + begin * block.length);
       to += kPlaces * stride;
     }
   });
@@ -586,7 +627,7 @@ bool Winograd::Wins() const {
 #if defined(__x86_64__)
   static const bool wide = __builtin_cpu_supports("avx512f");
   int64_t pixels = height * width;
-  return wide && std::min(in, out) >= 16 && in * out * pixels >= 1 << 17 && pixels >= 16 && width <= kWidest;
+  return wide && std::min(in, out) >= 16 && in * out * pixels >= 1 << 17 && pixels >= 16;
 #else
   return false;
 #endif
