@@ -626,8 +626,7 @@ class Gradient {
 bool Winograd::Wins() const {
 #if defined(__x86_64__)
   static const bool wide = __builtin_cpu_supports("avx512f");
-  int64_t pixels = height * width;
-  return wide && std::min(in, out) >= 16 && in * out * pixels >= 1 << 17 && pixels >= 16;
+  return wide && std::min(in, out) >= 16 && height * width >= 16;
 #else
   return false;
 #endif
