@@ -2,8 +2,9 @@
 
     python benchmark_peer.py CASE [--compile]
 
-Reads a kind of work per line ("train", "eval", "sample", "memory") and answers with seconds (MiB for "memory"). CASE is one of
-ddpm_ms/benchmark/cases.py as JSON. With --compile the network is compiled by torch.compile, for the shapes of the case.
+Reads a kind of work per line ("train", "eval", "sample", "memory") and how often to do it in a row, and answers with the seconds
+of each (MiB for "memory"). CASE is one of ddpm_ms/benchmark/cases.py as JSON. With --compile the network is compiled by
+torch.compile, for the shapes of the case.
 """
 
 import json
@@ -99,13 +100,14 @@ class Work:
 def main():
     work = Work(json.loads(sys.argv[1]), "--compile" in sys.argv)
     for line in sys.stdin:
-        kind = line.strip()
+        kind, count = line.split()
         if kind == "memory":
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
             continue
         began = time.perf_counter()
-        getattr(work, kind)()
-        print(f"{time.perf_counter() - began:.6f}", flush=True)
+        for _ in range(int(count)):
+            getattr(work, kind)()
+        print(f"{(time.perf_counter() - began) / int(count):.6f}", flush=True)
 
 
 if __name__ == "__main__":

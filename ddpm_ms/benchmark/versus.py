@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ddpm_ms.benchmark.cases import CASES
 
 WORK = {"e": ("sample",), **dict.fromkeys("abcdgh", ("train", "eval"))}
 PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
+LENGTH = 0.5  # seconds that a measurement takes at least: work is seldom done once, and after a pause the caches are cold
 PEER = Path(__file__).parents[2] / "scripts" / "benchmark_peer.py"
 
 
@@ -37,10 +39,10 @@ class Side:
         assert self.process.stdin is not None and self.process.stdout is not None  # pipes, as was asked
         self.questions, self.answers = self.process.stdin, self.process.stdout
 
-    def ask(self, what: str) -> float:
-        """Seconds that one piece of work took it."""
+    def ask(self, what: str, count: int = 1) -> float:
+        """Seconds that a piece of work took it, as the mean of ``count`` in a row."""
         time.sleep(PAUSE)
-        self.questions.write(f"{what}\n")
+        self.questions.write(f"{what} {count}\n")
         self.questions.flush()
         answer = self.answers.readline()
         if not answer:
@@ -76,12 +78,11 @@ def compare(name: str, python: str, pairs: int, bf16: bool = False) -> list[dict
 
 def _compare(name: str, kind: str, sides: dict[str, Side], pairs: int) -> dict[str, Any]:
     first = {who: side.ask(kind) for who, side in sides.items()}
-    for side in sides.values():
-        side.ask(kind)
+    count = math.ceil(LENGTH / min(side.ask(kind) for side in sides.values()))
     times: dict[str, list[float]] = {who: [] for who in sides}
     for _ in range(pairs):
         for who, side in sides.items():
-            times[who].append(side.ask(kind))
+            times[who].append(side.ask(kind, count))
     middle = {who: statistics.median(found) for who, found in times.items()}
     peer = min("eager", "compiled", key=middle.__getitem__)
     row: dict[str, Any] = {"case": name, "kind": kind, "pairs": pairs, "peer": peer,

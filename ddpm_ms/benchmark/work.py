@@ -111,11 +111,12 @@ class Work:
         self.diffusion.sample(SAMPLED, sampler="ddim", steps=SAMPLING_STEPS, seed=0)
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """How long ``work`` takes."""
+def seconds(work: Callable[[], None], count: int = 1) -> float:
+    """How long ``work`` takes, as the mean of ``count`` in a row."""
     began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    for _ in range(count):
+        work()
+    return (time.perf_counter() - began) / count
 
 
 def peak_memory() -> float:
@@ -153,13 +154,14 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
 
 
 def serve(case: str, compile_cache: bool, cpu_math: Literal["fp32", "bf16"]) -> None:
-    """Do the work that is asked for, line by line: a kind of work, or "memory"; answer with a number each."""
+    """Do the work that is asked for, line by line: a kind of work, or "memory", and how often; answer with a number each."""
     runtime.setup(RuntimeConfig(device="CPU", cpu_math=cpu_math))
     work = Work(case)
     cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
     for line in sys.stdin:
-        kind = line.strip()
-        print(f"{peak_memory() if kind == 'memory' else seconds(getattr(work, kind)):.6f}", flush=True)
+        kind, count = line.split()
+        answer = peak_memory() if kind == "memory" else seconds(getattr(work, kind), int(count))
+        print(f"{answer:.6f}", flush=True)
         if cache is not None:
             cache.seal()
 
