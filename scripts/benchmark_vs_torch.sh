@@ -4,11 +4,10 @@
 set -euo pipefail
 
 usage() {
-    echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcdegh] [--pairs 7] [--bf16]"
+    echo "usage: bash scripts/benchmark_vs_torch.sh [--cases abcdegh] [--pairs 7]"
     echo "Installs this package into .venv and the peer (PyTorch, as it comes and compiled by torch.compile, which needs g++) into"
     echo ".venv-peer, runs them in alternation, prints a table and writes runs/benchmark/benchmark.json and benchmark.png. Takes"
     echo "about an hour (an estimate); leave the machine alone meanwhile."
-    echo "--bf16: this package with runtime.cpu_math=bf16, on processors that have units for it; the peer stays in float32."
     echo "Environment: PYTHON, VENV, PEER_VENV."
 }
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac

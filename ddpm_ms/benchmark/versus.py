@@ -65,11 +65,10 @@ def theirs(python: str, name: str, *options: str) -> Side:
     return Side([python, str(PEER), json.dumps(dataclasses.asdict(CASES[name])), *options])
 
 
-def compare(name: str, python: str, pairs: int, bf16: bool = False) -> list[dict[str, Any]]:
-    """One row for each kind of work of the case; ours in ``bf16``, if that is asked for, and the peer in float32."""
+def compare(name: str, python: str, pairs: int) -> list[dict[str, Any]]:
+    """One row for each kind of work of the case."""
     network = "a" if name == "e" else name
-    sides = {"ours": ours(network, *["--bf16"] if bf16 else []),
-             "eager": theirs(python, network), "compiled": theirs(python, network, "--compile")}
+    sides = {"ours": ours(network), "eager": theirs(python, network), "compiled": theirs(python, network, "--compile")}
     rows = [_compare(name, kind, sides, pairs) for kind in WORK[name]]
     for side in sides.values():
         side.close()
@@ -128,9 +127,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--cases", default="abcdegh")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--bf16", action="store_true", help="this package with runtime.cpu_math=bf16")
     arguments = parser.parse_args()
-    rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs, arguments.bf16)]
+    rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "benchmark.json").write_text(json.dumps(rows, indent=1) + "\n")
     visual.save_benchmark(rows, arguments.out / "benchmark.png")

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Literal, Sequence
+from typing import Callable, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -153,9 +153,9 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
                    f"{float(row['percent']):.1%} |" for row in table[:count]]
 
 
-def serve(case: str, compile_cache: bool, cpu_math: Literal["fp32", "bf16"]) -> None:
+def serve(case: str, compile_cache: bool) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory", and how often; answer with a number each."""
-    runtime.setup(RuntimeConfig(device="CPU", cpu_math=cpu_math))
+    runtime.setup(RuntimeConfig(device="CPU"))
     work = Work(case)
     cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
     for line in sys.stdin:
@@ -167,4 +167,4 @@ def serve(case: str, compile_cache: bool, cpu_math: Literal["fp32", "bf16"]) -> 
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], "--compile-cache" in sys.argv, "bf16" if "--bf16" in sys.argv else "fp32")
+    serve(sys.argv[1], "--compile-cache" in sys.argv)

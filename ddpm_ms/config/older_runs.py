@@ -65,5 +65,11 @@ def _sampling(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _runtime(values: dict[str, Any]) -> dict[str, Any]:
+    """Convolutions on CPUs could multiply in bfloat16."""
+    values.pop("cpu_math", None)
+    return values
+
+
 _SECTIONS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "model": _model, "diffusion": _diffusion, "training": _training, "sampling": _sampling}
+    "model": _model, "diffusion": _diffusion, "training": _training, "sampling": _sampling, "runtime": _runtime}

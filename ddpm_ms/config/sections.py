@@ -129,8 +129,6 @@ class RuntimeConfig(Section):
     section = "runtime"
     device: Device = setting("auto", "auto tries Ascend, GPU and CPU in this order", also="device_target accelerator")
     mode: Literal["graph", "pynative"] = setting("graph", "pynative: operator by operator, slow, for debugging")
-    cpu_math: Literal["fp32", "bf16"] = setting(
-        "fp32", "bf16: native convolutions multiply in bfloat16 and add in float32, on processors built for it")
     compile_cache: Optional[bool] = setting(
         None, "keep compiled graphs in the user's cache directory for the next start; null: on one device, without own parts")
 

@@ -80,7 +80,7 @@ using ddpm_ms::Threads;
 using ddpm_ms::Winograd;
 
 // Values of oneDNN's enumerations.
-constexpr int kCpu = 1, kBf16 = 2, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
+constexpr int kCpu = 1, kF32 = 3, kTagAny = 1, kTagA = 2, kTagAbcd = 5, kForwardTraining = 64, kDirect = 1;
 constexpr int kForwardInference = 96, kRelu = 32;
 constexpr int kSrcMd = 129, kDiffSrcMd = 130, kWeightsMd = 131, kDiffWeightsMd = 132, kDstMd = 133, kDiffDstMd = 134;
 constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kDiffDst = 145, kDiffWeights = 161,
@@ -89,8 +89,6 @@ constexpr int kSrc = 1, kDst = 17, kWeights = 33, kBias = 41, kDiffSrc = 129, kD
 void check(int status, const char *what) {
   if (status != 0) throw std::runtime_error(std::string(what) + " failed in oneDNN, status " + std::to_string(status));
 }
-
-bool bfloat16 = false;  // whether convolutions round what they multiply to bfloat16; they add up in float32 either way
 
 struct Library {
   dnnl_primitive_attr_t relu = nullptr;
@@ -152,26 +150,34 @@ class Operand {
   dnnl_primitive_t reorder_ = nullptr;
 };
 
-// Memory descriptors of one tensor: plain as the caller has it, and in the layout that oneDNN chooses, as a factor of products
-// (in bfloat16, if that is allowed) or as a sum of them. The reorder between the layouts converts in passing.
+// Memory descriptors of one tensor: plain as the caller has it, and in any layout, so that oneDNN chooses.
 struct Descriptors {
-  Descriptors(const dnnl_dims_t dims, bool rounded) {
+  explicit Descriptors(const dnnl_dims_t dims) {
     check(dnnl_memory_desc_create_with_tag(&plain, 4, dims, kF32, kTagAbcd), "descriptor");
-    check(dnnl_memory_desc_create_with_tag(&factor, 4, dims, rounded ? kBf16 : kF32, kTagAny), "descriptor");
-    check(dnnl_memory_desc_create_with_tag(&sum, 4, dims, kF32, kTagAny), "descriptor");
+    check(dnnl_memory_desc_create_with_tag(&any, 4, dims, kF32, kTagAny), "descriptor");
   }
-  dnnl_memory_desc_t plain, factor, sum;
+  dnnl_memory_desc_t plain, any;
 };
 
 // One convolution's tensors.
 struct Shapes {
-  explicit Shapes(const Key &k) : Shapes(k, k[13] == 0 && bfloat16) {}
+  explicit Shapes(const Key &k)
+      : has_bias(k[12] != 0), rectified(k[13] != 0), x(Dims{k[0], k[1], k[2], k[3]}.d),
+        w(Dims{k[4], k[1], k[5], k[6]}.d),
+        y(Dims{k[0], k[4], (k[2] + k[8] + k[10] - k[5]) / k[7] + 1, (k[3] + k[9] + k[11] - k[6]) / k[7] + 1}.d) {
+    check(dnnl_memory_desc_create_with_tag(&bias, 1, Dims{k[4]}.d, kF32, kTagA), "descriptor");
+    for (int i = 0; i < 2; ++i) {
+      strides[i] = k[7];
+      before[i] = k[8 + i];
+      after[i] = k[10 + i];
+    }
+  }
 
   dnnl_primitive_desc_t Forward() const {
     dnnl_primitive_desc_t desc;
     check(dnnl_convolution_forward_primitive_desc_create(&desc, Shared().engine,
                                                          rectified ? kForwardInference : kForwardTraining, kDirect,
-                                                         x.factor, w.factor, has_bias ? bias : nullptr, y.sum, strides,
+                                                         x.any, w.any, has_bias ? bias : nullptr, y.any, strides,
                                                          dilates, before, after, rectified ? Shared().relu : nullptr),
           "forward");
     return desc;
@@ -183,17 +189,6 @@ struct Shapes {
   dnnl_dims_t strides = {}, before = {}, after = {}, dilates = {};
 
  private:
-  Shapes(const Key &k, bool rounded)
-      : has_bias(k[12] != 0), rectified(k[13] != 0), x(Dims{k[0], k[1], k[2], k[3]}.d, rounded),
-        w(Dims{k[4], k[1], k[5], k[6]}.d, rounded),
-        y(Dims{k[0], k[4], (k[2] + k[8] + k[10] - k[5]) / k[7] + 1, (k[3] + k[9] + k[11] - k[6]) / k[7] + 1}.d, rounded) {
-    check(dnnl_memory_desc_create_with_tag(&bias, 1, Dims{k[4]}.d, kF32, kTagA), "descriptor");
-    for (int i = 0; i < 2; ++i) {
-      strides[i] = k[7];
-      before[i] = k[8 + i];
-      after[i] = k[10 + i];
-    }
-  }
   struct Dims {
     dnnl_dims_t d;
   };
@@ -249,8 +244,8 @@ Convolution *MakeForward(const Key &key) {
 Convolution *MakeBackwardData(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
-  check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x.sum, s.w.factor,
-                                                             s.y.factor, s.strides, s.dilates, s.before, s.after,
+  check(dnnl_convolution_backward_data_primitive_desc_create(&desc, Shared().engine, kDirect, s.x.any, s.w.any,
+                                                             s.y.any, s.strides, s.dilates, s.before, s.after,
                                                              s.Forward(), nullptr),
         "backward data");
   Operands operands;
@@ -264,7 +259,7 @@ Convolution *MakeBackwardWeights(const Key &key) {
   Shapes s(key);
   dnnl_primitive_desc_t desc;
   check(dnnl_convolution_backward_weights_primitive_desc_create(
-            &desc, Shared().engine, kDirect, s.x.factor, s.w.sum, s.has_bias ? s.bias : nullptr, s.y.factor, s.strides,
+            &desc, Shared().engine, kDirect, s.x.any, s.w.any, s.has_bias ? s.bias : nullptr, s.y.any, s.strides,
             s.dilates, s.before, s.after, s.Forward(), nullptr), "backward weights");
   Operands operands;
   Add(&operands, kSrc, s.x.plain, Query(desc, kSrcMd), false);
@@ -306,14 +301,14 @@ Winograd AsWinograd(const Key &k) { return {k[0], k[1], k[4], k[2], k[3]}; }
 // Whether this is a convolution that Winograd's form can do, and does faster.
 bool IsWinograd(const Key &k) {
   bool fits = k[5] == 3 && k[6] == 3 && k[7] == 1 && k[8] == 1 && k[9] == 1 && k[10] == 1 && k[11] == 1;
-  return fits && !bfloat16 && AsWinograd(k).Wins();
+  return fits && AsWinograd(k).Wins();
 }
 
 // A convolution of one pixel is a matrix product for each image, y = w x, in the plain layout: nothing has to be reordered.
 struct Pointwise {
   static constexpr int64_t kFewest = 64;  // pixels; where there are fewer, oneDNN's own kernels win
   static bool Is(const Key &k) {
-    return k[5] == 1 && k[6] == 1 && k[7] == 1 && k[8] + k[9] + k[10] + k[11] == 0 && k[2] * k[3] >= kFewest && !bfloat16;
+    return k[5] == 1 && k[6] == 1 && k[7] == 1 && k[8] + k[9] + k[10] + k[11] == 0 && k[2] * k[3] >= kFewest;
   }
 
   explicit Pointwise(const Key &k) : images(k[0]), in(k[1]), out(k[4]), pixels(k[2] * k[3]) {}
@@ -429,9 +424,6 @@ int BackwardWeights(void **params, int64_t **shapes, bool has_bias) {
 }  // namespace
 
 extern "C" {
-
-// Round to bfloat16 what convolutions multiply, but those with a rectifier. Called before the first one, or not at all.
-void allow_bfloat16() { bfloat16 = true; }
 
 // (x, weight, config) -> y
 int conv2d_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {

@@ -14,7 +14,6 @@ import logging
 import os
 from pathlib import Path
 
-from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
 from ddpm_ms.runtime.caches import NATIVE, cache_dir
 
@@ -40,28 +39,6 @@ def native_library() -> str | None:
     if library is None:  # so MindSpore's own convolutions will be used
         _limit_onednn()
     return library
-
-
-def allow_bfloat16(device: str) -> None:
-    """Let the native convolutions compute in bfloat16, with float32 sums; `InputError` where that would gain nothing."""
-    if device != "CPU":
-        raise InputError(f"runtime.cpu_math is bf16 on {device}, allowed: fp32 (training.amp_level is for devices)")
-    if not has_bfloat16_units():
-        raise InputError("runtime.cpu_math is bf16, but this processor has no bfloat16 units (amx_bf16, avx512_bf16), "
-                         "allowed: fp32")
-    library = native_library()
-    if library is None:
-        raise InputError("runtime.cpu_math is bf16, but there are no native operators (they need g++), allowed: fp32")
-    ctypes.CDLL(library).allow_bfloat16()
-
-
-def has_bfloat16_units() -> bool:
-    """Whether Linux says so of this processor."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def onednn() -> Path | None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Literal
+from typing import Any, Iterator
 
 from ddpm_ms.errors import InputError
 from ddpm_ms.runtime import cpu
@@ -32,7 +32,6 @@ class Runtime:
     rank: int
     world: int
     reason: str  # why this device, in one line
-    cpu_math: Literal["fp32", "bf16"] = "fp32"
 
 
 def device_target() -> str:

@@ -26,12 +26,10 @@ def setup(config: RuntimeConfig) -> Runtime:
     graphs.use(config.mode)
     if device == "CPU":
         cpu.tune()  # before the first operator: both MindSpore and oneDNN read their settings then, and never again
-    if config.cpu_math == "bf16":
-        cpu.allow_bfloat16(device)
     # Graph mode here means: `compiled` functions are graphs. Everything around them stays plain Python.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rank, world = ranks.join() if is_one_of_several() else (0, 1)  # after the device, before the first operator
-    return Runtime(device, rank, world, reason, config.cpu_math)
+    return Runtime(device, rank, world, reason)
 
 
 def quiet() -> None:

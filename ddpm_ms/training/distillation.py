@@ -23,7 +23,7 @@ log = logging.getLogger("ddpm_ms")
 
 # What a student may have otherwise than its teacher. Not runtime.compile_cache: the order of the graphs of a process depends on
 # how many stages were finished before it.
-FREE = ("training.", "data.", "evaluation.", "runtime.device", "runtime.mode", "runtime.cpu_math", "diffusion.loss",
+FREE = ("training.", "data.", "evaluation.", "runtime.device", "runtime.mode", "diffusion.loss",
         "diffusion.p2_loss_weight", "diffusion.min_snr", "diffusion.normalize_loss_weight")
 # A student begins nearly right: a stage is a tenth as long as the teacher's training (and at least so many steps), at a tenth of
 # its learning rate. At the whole rate the first steps undo more than a short stage mends.
@@ -112,8 +112,7 @@ def student_config(teacher: checkpoint.Checkpoint, overrides: Sequence[str] = ()
     config = override_config(config, overrides)
     for override in overrides:
         if not override.startswith(FREE):
-            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training and data, of "
-                             "evaluation, runtime.cpu_math, "
+            raise InputError(f"override {shown(override)}, allowed in distillation: keys of training, data and evaluation, "
                              "and those of the loss in diffusion (the rest is the teacher's)")
     return config
 

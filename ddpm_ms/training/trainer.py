@@ -104,7 +104,7 @@ class Trainer:
         data = with_class_names(data or describe_data(folder_or_dataset, diffusion), self.dataset, diffusion.num_classes)
         self.config = describe_run(diffusion, data, replace(training, precision=precision, amp_level=amp_level),
                                    sampling or default_sampling(diffusion),
-                                   RuntimeConfig(compile_cache=compile_cache, cpu_math=self.runtime.cpu_math),
+                                   RuntimeConfig(compile_cache=compile_cache),
                                    evaluation or EvaluationConfig(), init)
         c, world = self.config.training, self.runtime.world
 

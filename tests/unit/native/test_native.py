@@ -21,7 +21,6 @@ from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 from ddpm_ms.ops.pooling import Pool
 from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
-from ddpm_ms.runtime import cpu
 from ddpm_ms.training.batches import BatchSource
 from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
@@ -343,53 +342,6 @@ def test_two_graphs_may_run_in_two_threads_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-@needs_native
-def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
-    with pytest.raises(InputError, match="cpu_math is bf16 on Ascend, allowed: fp32"):
-        cpu.allow_bfloat16("Ascend")
-    monkeypatch.setattr(cpu, "has_bfloat16_units", lambda: False)
-    with pytest.raises(InputError, match="this processor has no bfloat16 units"):
-        cpu.allow_bfloat16("CPU")
-
-
-@needs_native
-@pytest.mark.skipif("not cpu.has_bfloat16_units()", reason="this processor has no bfloat16 units")
-def test_bfloat16_rounds_what_convolutions_multiply_and_nothing_else():
-    # In a process of its own: it holds for all convolutions of a process.
-    code = """if True:
-        import mindspore as ms
-        import numpy as np
-        from ddpm_ms import runtime
-        from ddpm_ms.config import RuntimeConfig
-        runtime.setup(RuntimeConfig(device="CPU", cpu_math="bf16"))
-        from mindspore import Tensor
-        from ddpm_ms.ops.convolution import Convolution
-
-        def rounded(x):  # to the nearest bfloat16, ties to even
-            bits = x.view(np.uint32)
-            return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32).astype(np.float64)
-
-        random = np.random.default_rng(0)
-        x, w, dy, b = (random.standard_normal(s).astype(np.float32) for s in
-                       ((2, 64, 8, 8), (32, 64, 1, 1), (2, 32, 8, 8), (32,)))
-        conv = Convolution(32, 1)
-        y = conv(Tensor(x), Tensor(w), Tensor(b)).asnumpy()
-        dx, dw, db = (g.asnumpy() for g in ms.grad(lambda *args: (conv(*args) * Tensor(dy)).sum(), (0, 1, 2))(
-            Tensor(x), Tensor(w), Tensor(b)))
-        for exact in (lambda x: x.astype(np.float64), rounded):
-            xs, ws, dys = exact(x), exact(w)[:, :, 0, 0], exact(dy)
-            for got, want in ((y, np.einsum("bchw,oc->bohw", xs, ws) + b[:, None, None]),
-                              (dx, np.einsum("bohw,oc->bchw", dys, ws)),
-                              (dw[:, :, 0, 0], np.einsum("bohw,bchw->oc", dys, xs)), (db, dys.sum((0, 2, 3)))):
-                print(np.abs(got - want).max() / want.std())
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
-    assert done.returncode == 0, done.stderr
-    from_exact, from_rounded = np.array(list(map(float, done.stdout.split()))).reshape(2, 4)
-    assert (from_exact > 1e-3).all() and (from_exact < 0.05).all()
-    assert (from_rounded < 1e-5).all()
 
 
 def test_other_types_take_mindsporess_own_path():

@@ -516,8 +516,3 @@ def test_a_conditional_network_needs_labels_that_fit(tiny_unet, tmp_path):
     labels[round(float(held_out.load([0]).mean()) * 20)] = 3
     with pytest.raises(InputError, match="the data has labels 0 to 3"):
         Trainer(diffusion, ArrayDataset(images, 1, labels), results_folder=tmp_path / "r", validation_images=5)
-
-
-def test_the_record_of_a_run_holds_the_mathematics_it_was_computed_with(make_trainer, tmp_path):
-    trainer = make_trainer(tmp_path / "run", runtime=Runtime("CPU", 0, 1, "a test", cpu_math="bf16"))
-    assert trainer.config.runtime.cpu_math == "bf16"
