@@ -35,3 +35,6 @@ CASES = {
     "g": Case(128, (1, 2, 2, 2), 3, 32, 8, (False, True, False, False)),
     "h": Case(32, (1, 1, 2, 2, 4, 4), 3, 64, 2, (False, False, False, False, True, False)),
 }
+# How cost grows: with the side of the images at one width, and with the width at one size of images.
+GROWTH = {"side, pixels": {side: Case(32, (1, 2, 4), 3, side, 2) for side in (16, 32, 64, 128)},
+          "dim": {dim: Case(dim, (1, 2, 4), 3, 16, 2) for dim in (32, 64, 128, 192)}}

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from ddpm_ms import visual
-from ddpm_ms.benchmark.cases import CASES
+from ddpm_ms.benchmark.cases import CASES, GROWTH, Case
 
 WORK = {"e": ("sample",), **dict.fromkeys("abcdgh", ("train", "eval"))}
 PAUSE = 0.5  # before each measurement: the other side's idle threads go on spinning for a moment and would take a core
@@ -55,21 +55,36 @@ class Side:
         self.process.wait()
 
 
-def ours(case: str, *options: str) -> Side:
+def ours(case: Case) -> Side:
     """This package's side of a case."""
-    return Side([sys.executable, "-m", "ddpm_ms.benchmark.work", case, *options])
+    return Side([sys.executable, "-m", "ddpm_ms.benchmark.work", _written(case)])
 
 
-def theirs(python: str, name: str, *options: str) -> Side:
+def theirs(python: str, case: Case, *options: str) -> Side:
     """The peer's side of a case."""
-    return Side([python, str(PEER), json.dumps(dataclasses.asdict(CASES[name])), *options])
+    return Side([python, str(PEER), _written(case), *options])
+
+
+def _written(case: Case) -> str:
+    return json.dumps(dataclasses.asdict(case))
 
 
 def compare(name: str, python: str, pairs: int) -> list[dict[str, Any]]:
     """One row for each kind of work of the case."""
-    network = "a" if name == "e" else name
-    sides = {"ours": ours(network), "eager": theirs(python, network), "compiled": theirs(python, network, "--compile")}
-    rows = [_compare(name, kind, sides, pairs) for kind in WORK[name]]
+    case = CASES["a" if name == "e" else name]
+    return _rows(name, {"ours": ours(case), "eager": theirs(python, case), "compiled": theirs(python, case, "--compile")},
+                 WORK[name], pairs)
+
+
+def grow(python: str, pairs: int) -> list[dict[str, Any]]:
+    """Rows for each of `GROWTH`, beside PyTorch as it comes, with what grows, and to what."""
+    return [{"grows": grows, "to": size, "batch": case.batch, **row} for grows, cases in GROWTH.items()
+            for size, case in cases.items()
+            for row in _rows(f"{grows} {size}", {"ours": ours(case), "eager": theirs(python, case)}, ("train", "eval"), pairs)]
+
+
+def _rows(name: str, sides: dict[str, Side], kinds: Sequence[str], pairs: int) -> list[dict[str, Any]]:
+    rows = [_compare(name, kind, sides, pairs) for kind in kinds]
     for side in sides.values():
         side.close()
     return rows
@@ -83,7 +98,7 @@ def _compare(name: str, kind: str, sides: dict[str, Side], pairs: int) -> dict[s
         for who, side in sides.items():
             times[who].append(side.ask(kind, count))
     middle = {who: statistics.median(found) for who, found in times.items()}
-    peer = min("eager", "compiled", key=middle.__getitem__)
+    peer = min((who for who in sides if who != "ours"), key=middle.__getitem__)
     row: dict[str, Any] = {"case": name, "kind": kind, "pairs": pairs, "peer": peer,
                            "ratio": statistics.median(a / b for a, b in zip(times["ours"], times[peer]))}
     for who, side in sides.items():
@@ -99,11 +114,11 @@ def start_up() -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         own_cache = ["env", f"XDG_CACHE_HOME={cache}", sys.executable, "-m", "ddpm_ms.benchmark.work"]
-        builder = Side([*own_cache, "d"])  # the native operators are no part of the compile cache
+        builder = Side([*own_cache, _written(CASES["d"])])  # the native operators are no part of the compile cache
         builder.ask("memory")
         builder.close()
         for kind in ("cold", "warm"):
-            side = Side([*own_cache, "a", "--compile-cache"])
+            side = Side([*own_cache, _written(CASES["a"]), "--compile-cache"])
             side.ask("train")
             found[kind] = time.perf_counter() - side.began
             side.close()
@@ -127,9 +142,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--cases", default="abcdegh")
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--growth", action="store_true", help="instead, against resolution and width")
     arguments = parser.parse_args()
-    rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.growth:
+        rows = grow(arguments.peer_python, arguments.pairs)
+        (arguments.out / "growth.json").write_text(json.dumps(rows, indent=1) + "\n")
+        visual.save_growth(rows, arguments.out / "growth.png")
+        return
+    rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]
     (arguments.out / "benchmark.json").write_text(json.dumps(rows, indent=1) + "\n")
     visual.save_benchmark(rows, arguments.out / "benchmark.png")
     print(table(rows))

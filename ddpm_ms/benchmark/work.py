@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import resource
 import statistics
 import sys
@@ -19,11 +20,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ddpm_ms import runtime
-from ddpm_ms.benchmark.cases import CASES
+from ddpm_ms.benchmark.cases import Case
 from ddpm_ms.benchmark.files import Files
 from ddpm_ms.config import RuntimeConfig
 from ddpm_ms.data import ArrayDataset, RandomAccessDataset, prefetch
-from ddpm_ms.errors import check_choice
 from ddpm_ms.gaussian_diffusion import GaussianDiffusion
 from ddpm_ms.models.recomputation import set_recompute
 from ddpm_ms.parts import NETWORKS
@@ -42,8 +42,7 @@ class Work:
     Adam, EMA.
     """
 
-    def __init__(self, name: str, recompute: bool = False) -> None:
-        case = CASES[check_choice("case", name, CASES)]
+    def __init__(self, case: Case, recompute: bool = False) -> None:
         self.case, self.step = case, 0
         runtime.seed_weights(0)
         options = {"attention_levels": case.attention_levels} if case.attention_levels else {}
@@ -153,11 +152,11 @@ def operators(work: Work, kind: str, folder: Path, count: int = 15) -> list[str]
                    f"{float(row['percent']):.1%} |" for row in table[:count]]
 
 
-def serve(case: str, compile_cache: bool) -> None:
+def serve(case: Case, compile_cache: bool) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory", and how often; answer with a number each."""
     runtime.setup(RuntimeConfig(device="CPU"))
     work = Work(case)
-    cache = runtime.CompileCache(("benchmark", case)) if compile_cache else None
+    cache = runtime.CompileCache(("benchmark", str(case))) if compile_cache else None
     for line in sys.stdin:
         kind, count = line.split()
         answer = peak_memory() if kind == "memory" else seconds(getattr(work, kind), int(count))
@@ -167,4 +166,4 @@ def serve(case: str, compile_cache: bool) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], "--compile-cache" in sys.argv)
+    serve(Case(**json.loads(sys.argv[1])), "--compile-cache" in sys.argv)

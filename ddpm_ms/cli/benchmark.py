@@ -30,7 +30,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     start(runtime_config(RuntimeConfig(), arguments))
     from ddpm_ms.benchmark.work import Work, measure, operators, peak_memory
 
-    work = Work(arguments.case, arguments.recompute)
+    work = Work(CASES[arguments.case], arguments.recompute)
     print(f"case {arguments.case}: {work.case}\n")
     print("\n".join(measure(work, arguments.work, arguments.repeats)))
     print(f"\npeak memory of the process: {peak_memory():.0f} MiB")

@@ -85,6 +85,29 @@ def save_benchmark(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     _save(figure, path, 120)
 
 
+def save_growth(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Time per image and peak memory against what grows, of this package and of PyTorch, from the rows of growth.json."""
+    figure = _figure(9, 6)
+    kinds = list(dict.fromkeys(row["grows"] for row in rows))
+    for column, grows in enumerate(kinds):
+        time, memory = (figure.add_subplot(2, len(kinds), place + column + 1, xlabel=grows, xscale="log", yscale="log")
+                        for place in (0, len(kinds)))
+        time.set_ylabel("seconds per image")
+        memory.set_ylabel("peak memory, MiB")
+        for who, name, colour in (("ours", "ddpm_ms", "tab:blue"), ("eager", "PyTorch", "tab:orange")):
+            for kind, style in (("train", "-"), ("eval", "--")):
+                found = [row for row in rows if row["grows"] == grows and row["kind"] == kind]
+                sizes = [row["to"] for row in found]
+                time.plot(sizes, [row[f"{who}_s"] / row["batch"] for row in found], style, marker="o", color=colour,
+                          label=f"{name}, {kind}")
+            memory.plot(sizes, [row[f"{who}_peak_mib"] for row in found], marker="o", color=colour, label=name)
+        for axes in (time, memory):
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.minorticks_off()
+            axes.legend(fontsize="small")
+    _save(figure, path, 120)
+
+
 def curves_svg(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, scale: str | None = None, smoothed: bool = True) -> str:
     """Curves over optimizer steps, name to (steps, values), as an ``<svg>`` element whose text has the colour of the page.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_ms import DDPMUnet
 from ddpm_ms.benchmark import versus
-from ddpm_ms.benchmark.cases import CASES, Case
+from ddpm_ms.benchmark.cases import CASES, GROWTH, Case
 from ddpm_ms.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -43,17 +43,30 @@ def test_rows_hold_the_median_ratio_to_the_better_peer(monkeypatch, tmp_path, ca
     assert "| a | train | 1.0000 | 4.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
 
 
+def test_growth_is_measured_beside_eager_pytorch_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(versus, "PAUSE", 0)
+    monkeypatch.setattr(versus, "ours", lambda case: worker(1.0))
+    monkeypatch.setattr(versus, "theirs", lambda python, case: worker(4.0))
+    monkeypatch.setattr(sys, "argv", ["versus", "--peer-python", "none", "--out", str(tmp_path), "--pairs", "1", "--growth"])
+    versus.main()
+    rows = json.loads((tmp_path / "growth.json").read_text())
+    assert {(row["grows"], row["to"], row["kind"]) for row in rows} == {
+        (grows, size, kind) for grows, cases in GROWTH.items() for size in cases for kind in ("train", "eval")}
+    assert rows[0].items() >= {"peer": "eager", "ratio": 0.25, "ours_s": 1.0, "eager_s": 4.0}.items()
+    assert (tmp_path / "growth.png").is_file()
+
+
 def test_both_sides_build_the_network_of_the_case(monkeypatch, cpu_runtime):
     from ddpm_ms.benchmark.work import Work
 
     case = Case(32, (1, 2), 3, 8, 1, (False, True))
-    monkeypatch.setitem(CASES, "tiny", case)
-    network = Work("tiny").diffusion.model
+    network = Work(case).diffusion.model
     assert isinstance(network, DDPMUnet) and network.config.attention_levels == (False, True)
     commands = []
     monkeypatch.setattr(versus, "Side", commands.append)
-    versus.theirs("python", "tiny")
-    assert json.loads(commands[0][2]) == json.loads(json.dumps(vars(case)))
+    versus.theirs("python", case)
+    versus.ours(case)
+    assert json.loads(commands[0][2]) == json.loads(commands[1][3]) == json.loads(json.dumps(vars(case)))
 
 
 def test_the_peers_scripts_import_from_each_other_what_is_there():
