@@ -57,9 +57,15 @@ class Side:
     def runs(self) -> bool:
         return self.process.poll() is None
 
+    def pause(self, wanted: bool) -> None:
+        """Keep it from running, or let it run on."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            (self.process.suspend if wanted else self.process.resume)()
+
     def end(self) -> None:
         """Ask it to stop, and wait until it has."""
         if self.runs:
+            self.pause(False)
             self.process.terminate()
             self.process.wait()
 
@@ -91,6 +97,7 @@ def train(data: str, seed: int, out: Path, peer_python: str, root: str | None) -
                 sys.exit(f"training failed: {folder / 'ours.log'}")
             time.sleep(0.5)
             times["peer"] = peer.seconds
+            ours.pause(peer.runs and ours.seconds > peer.seconds)  # where other work slowed the peer more
             if at_step(folder):
                 times.setdefault("equal steps", ours.seconds)
         if peer.process.returncode:
