@@ -229,7 +229,7 @@ def teacher(make_teacher):
     (["--steps", "0"], "steps is 0, allowed: at least 1"),
     (["--steps", "12"], "steps (of the student, half of the teacher's) is 12, allowed: 1 to 10"),
     (["--steps", "4", "training.train_lrr=1"], "unknown key 'training.train_lrr', did you mean 'training.train_lr'?"),
-    (["--steps", "4", "model.dim=16"], "override 'model.dim=16', allowed in distillation: keys of training and data"),
+    (["--steps", "4", "model.dim=16"], "override 'model.dim=16', allowed in distillation: keys of training, data and evaluation"),
     (["--steps", "4", "sampling.eta=1"], "override 'sampling.eta=1', allowed in distillation"),
     (["--steps", "4", "runtime.compile_cache=true"], "override 'runtime.compile_cache=true', allowed in distillation"),
     (["--steps", "4", "training.train_batch_size=1798"], "at most the 1797"),
