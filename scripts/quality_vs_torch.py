@@ -95,13 +95,13 @@ def train(data: str, seed: int, out: Path, peer_python: str, root: str | None) -
         while peer.runs or "equal steps" not in times or ours.seconds < peer.seconds:
             if not ours.runs:
                 sys.exit(f"training failed: {folder / 'ours.log'}")
+            if peer.process.poll():
+                sys.exit(f"the peer failed: {folder / 'peer.log'}")
             time.sleep(0.5)
             times["peer"] = peer.seconds
             ours.pause(peer.runs and ours.seconds > peer.seconds)  # where other work slowed the peer more
             if at_step(folder):
                 times.setdefault("equal steps", ours.seconds)
-        if peer.process.returncode:
-            sys.exit(f"the peer failed: {folder / 'peer.log'}")
         times["equal time"] = ours.seconds
     finally:
         for side in (peer, ours):

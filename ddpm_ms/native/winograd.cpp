@@ -106,7 +106,6 @@ struct Images {
   int64_t rows() const { return (height + 1) / 2; }
   int64_t columns() const { return (width + 1) / 2; }
   int64_t tiles() const { return images * rows() * columns(); }
-  int64_t pixels() const { return images * channels * height * width; }
 };
 
 // `count` tiles that lie in a row of vectors, the last of which may have lanes to spare.

@@ -90,8 +90,8 @@ def save_growth(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     figure = _figure(9, 6)
     kinds = list(dict.fromkeys(row["grows"] for row in rows))
     for column, grows in enumerate(kinds):
-        time, memory = (figure.add_subplot(2, len(kinds), place + column + 1, xlabel=grows, xscale="log", yscale="log")
-                        for place in (0, len(kinds)))
+        time, memory = (figure.add_subplot(2, len(kinds), place + column + 1, xlabel=grows, xscale="log", yscale=scale)
+                        for place, scale in ((0, "log"), (len(kinds), "linear")))
         time.set_ylabel("seconds per image")
         memory.set_ylabel("peak memory, MiB")
         for who, name, colour in (("ours", "ddpm_ms", "tab:blue"), ("eager", "PyTorch", "tab:orange")):
@@ -101,6 +101,7 @@ def save_growth(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
                 time.plot(sizes, [row[f"{who}_s"] / row["batch"] for row in found], style, marker="o", color=colour,
                           label=f"{name}, {kind}")
             memory.plot(sizes, [row[f"{who}_peak_mib"] for row in found], marker="o", color=colour, label=name)
+        memory.set_ylim(bottom=0)
         for axes in (time, memory):
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.minorticks_off()
