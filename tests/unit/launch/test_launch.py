@@ -206,7 +206,9 @@ def test_a_rank_that_fails_ends_the_job_with_its_status_and_is_named(place, capf
 
 
 def test_what_all_ranks_say_is_said_once(place, capfd):
-    assert run(BEGIN + 'echo "ddpm-ms: bad news"; exit 2', place) == 2
+    # Neither goes before both have said it, or the other may be killed with its mouth shut.
+    both_said_it = 'touch "said $RANK_ID"; until [ -e "said 0" ] && [ -e "said 1" ]; do sleep 0.02; done; '
+    assert run(BEGIN + 'echo "ddpm-ms: bad news"; ' + both_said_it + "exit 2", place) == 2
     out, err = capfd.readouterr()
     assert out == "ddpm-ms: bad news\n" and re.fullmatch(r"rank [01] failed with status 2; its log: .*\n", err)
 
