@@ -65,13 +65,17 @@ def theirs(python: str, case: Case, *options: str) -> Side:
     return Side([python, str(PEER), _written(case), *options])
 
 
+def _case(name: str) -> Case:
+    return CASES["a" if name == "e" else name]
+
+
 def _written(case: Case) -> str:
     return json.dumps(dataclasses.asdict(case))
 
 
 def compare(name: str, python: str, pairs: int) -> list[dict[str, Any]]:
     """One row for each kind of work of the case."""
-    case = CASES["a" if name == "e" else name]
+    case = _case(name)
     return _rows(name, {"ours": ours(case), "eager": theirs(python, case), "compiled": theirs(python, case, "--compile")},
                  WORK[name], pairs)
 
@@ -109,29 +113,46 @@ def _compare(name: str, kind: str, sides: dict[str, Side], pairs: int) -> dict[s
     return row
 
 
-def start_up() -> dict[str, float]:
-    """Seconds from starting Python to the end of the first training step of case a, without and with a compile cache."""
-    found = {}
+def start(names: str, python: str) -> list[dict[str, Any]]:
+    """For each case, of this package with nothing in its compile cache ("first"), with its graphs there ("later"), and of eager:
+    seconds from starting Python to the end of the first piece of work, and the peak of memory after three."""
+    rows = []
     with tempfile.TemporaryDirectory() as cache:
         own_cache = ["env", f"XDG_CACHE_HOME={cache}", sys.executable, "-m", "ddpm_ms.benchmark.work"]
         builder = Side([*own_cache, _written(CASES["d"])])  # the native operators are no part of the compile cache
         builder.ask("memory")
         builder.close()
-        for kind in ("cold", "warm"):
-            side = Side([*own_cache, _written(CASES["a"]), "--compile-cache"])
-            side.ask("train")
-            found[kind] = time.perf_counter() - side.began
-            side.close()
-    return found
+        for name in names:
+            case, kind = _case(name), WORK[name][0]
+            row: dict[str, Any] = {"case": name, "kind": kind}
+            for who in ("first", "later", "eager"):
+                side = theirs(python, case) if who == "eager" else Side([*own_cache, _written(case), "--compile-cache"])
+                side.ask(kind)
+                row[f"{who}_s"] = time.perf_counter() - side.began
+                side.ask(kind, 2)
+                row[f"{who}_mib"] = side.ask("memory")
+                side.close()
+            rows.append(row)
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each row of `compare`. Memory is ours, and eager's."""
-    lines = ["| case | work | ours, s | eager, s | compiled, s | ours / better | peak memory, MiB |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]
+    """Markdown: a line for each row of `compare`."""
+    lines = ["| case | work | ours, s | eager, s | compiled, s | ours / better |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         lines.append(f"| {row['case']} | {row['kind']} | {row['ours_s']:.4f} | {row['eager_s']:.4f} | {row['compiled_s']:.4f} | "
-                     f"{row['ratio']:.2f} | {row['ours_peak_mib']:.0f} / {row['eager_peak_mib']:.0f} |")
+                     f"{row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def start_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each row of `start`."""
+    lines = ["| case | to the end of the first | first start, s | later, s | eager, s | peak memory, first start, MiB | later | "
+             "eager |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        cells = [f"{row[f'{kind}_s']:.1f}" for kind in ("first", "later", "eager")]
+        cells += [f"{row[f'{kind}_mib']:.0f}" for kind in ("first", "later", "eager")]
+        lines.append(f"| {row['case']} | {row['kind']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -153,10 +174,10 @@ def main() -> None:
     rows = [row for name in arguments.cases for row in compare(name, arguments.peer_python, arguments.pairs)]
     (arguments.out / "benchmark.json").write_text(json.dumps(rows, indent=1) + "\n")
     visual.save_benchmark(rows, arguments.out / "benchmark.png")
-    print(table(rows))
-    found = start_up()
-    print(f"\nStart to the end of the first training step of case a: {found['cold']:.1f} s without a compile cache, "
-          f"{found['warm']:.1f} s with it.")
+    print(table(rows), flush=True)
+    rows = start(arguments.cases, arguments.peer_python)
+    (arguments.out / "start.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(start_table(rows))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,6 @@ struct Rates {
   float factor, rate, share1, share2, eps, shrink, ema;
 };
 
-
 INLINE void Moments(const Rates &r, float gradient, float *moment1, float *moment2) {
   gradient *= r.factor;
   *moment1 = Fused(gradient - *moment1, r.share1, *moment1);
@@ -134,9 +133,11 @@ int square_sum(int count, void **params, int *ndims, int64_t **shapes, const cha
 
 // (factor of the gradients, learning rate, rate of the average, {beta1, beta2, eps, weight decay}, beta1_power, beta2_power, then
 // all gradients, all weights, all first moments, all second moments, all averages) -> 0. Writes where it reads, except the
-// gradients.
+// gradients; with a factor that is not finite, nothing.
 int adam(int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) {
   return ddpm_ms::Guarded([&] {
+    *Floats(params[count - 1]) = 0;
+    if (!std::isfinite(*Floats(params[0]))) return;
     constexpr int kFirst = 6;
     int tensors = (count - 1 - kFirst) / 5;
     const float *constants = Floats(params[3]);
@@ -157,7 +158,6 @@ int adam(int count, void **params, int *ndims, int64_t **shapes, const char **, 
       part(Step, begin, std::min(end, whole));
       part(StepOfRest, std::max(begin, whole), end);
     });
-    *Floats(params[count - 1]) = 0;
   });
 }
 

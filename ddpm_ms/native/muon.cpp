@@ -120,9 +120,12 @@ int Step(const Rates &r, const Matrix &m, float *work) {
 extern "C" {
 
 // (factor of the gradients, learning rate, rate of the average, {momentum, weight decay}, then all gradients, all weights, all
-// momenta, all averages) -> 0. A tensor is a matrix of its first axis and the rest. Writes where it reads, except the gradients.
+// momenta, all averages) -> 0. A tensor is a matrix of its first axis and the rest. Writes where it reads, except the gradients;
+// with a factor that is not finite, nothing.
 int muon(int count, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) {
   return ddpm_ms::Guarded([&] {
+    *Floats(params[count - 1]) = 0;
+    if (!std::isfinite(*Floats(params[0]))) return;
     constexpr int kFirst = 4;
     int tensors = (count - 1 - kFirst) / 4;
     const float *constants = Floats(params[3]);
@@ -154,7 +157,6 @@ int muon(int count, void **params, int *ndims, int64_t **shapes, const char **, 
       if (status != 0) failed = status;
     }
     if (failed != 0) throw std::runtime_error("a matrix product failed in oneDNN, status " + std::to_string(failed));
-    *Floats(params[count - 1]) = 0;
   });
 }
 

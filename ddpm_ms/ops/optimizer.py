@@ -42,7 +42,8 @@ class NativeAdam(nn.Cell):
     """The operator of adam.cpp: a step of ``optimizer`` and of the average that follows it, in the memory of their parameters.
 
     It computes what these do one after another, bit for bit: gradients * factor; weights * (1 - learning_rate * weight_decay);
-    ``optimizer``, which keeps its state; shadow += ema_rate * (weights - shadow), unless ema_rate is 0.
+    ``optimizer``, which keeps its state; shadow += ema_rate * (weights - shadow), unless ema_rate is 0. With a factor that is
+    not finite it does nothing.
 
     It holds no parameter itself, so that they keep the names that their owners gave them.
 
@@ -102,16 +103,13 @@ def _writes(native: ops.Custom, writes: list[bool]) -> None:
     native.add_prim_attr("side_effect_mem", True)
 
 
-def native_adam(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> NativeAdam | None:
-    """`NativeAdam` where it can stand for ``optimizer`` over ``weights``; else None."""
-    if runtime.native_library() is None or not is_plain_adam(optimizer, weights):
-        return None
-    return NativeAdam(optimizer, weight_decay)
-
-
-def native_muon(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> tuple[NativeMuon, NativeAdam] | None:
-    """The two operators that can stand for ``optimizer`` over ``weights``, where it is `Muon`; else None."""
-    if runtime.native_library() is None or type(optimizer) is not Muon or any(w.dtype != ms.float32 for w in weights):
-        return None
-    adam = native_adam(optimizer.adam, weights[optimizer.count:], weight_decay)
-    return adam and (NativeMuon(optimizer.count, weight_decay), adam)
+def native_steps(optimizer: nn.Cell, weights: tuple, weight_decay: float) -> tuple[NativeMuon | None, NativeAdam | None]:
+    """The operators that can stand for ``optimizer`` over ``weights``: none; `NativeAdam`; or where it is `Muon` one for the
+    matrices, which come first, and one for the rest."""
+    if runtime.native_library() is None:
+        return None, None
+    if type(optimizer) is not Muon:
+        return None, NativeAdam(optimizer, weight_decay) if is_plain_adam(optimizer, weights) else None
+    if not is_plain_adam(optimizer.adam, weights[optimizer.count:]) or any(w.dtype != ms.float32 for w in weights):
+        return None, None
+    return NativeMuon(optimizer.count, weight_decay), NativeAdam(optimizer.adam, weight_decay)

@@ -9,7 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from ddpm_ms import runtime
-from ddpm_ms.ops.optimizer import SquareSum, native_adam, native_muon
+from ddpm_ms.ops.optimizer import SquareSum, native_steps
 from ddpm_ms.training.ema import EMA
 
 _zero = ops.MultitypeFuncGraph("zero")
@@ -72,14 +72,15 @@ class TrainStep(nn.Cell):
         reduced = ParameterTuple((*self.accumulators, self.stop_votes))
         self.reducer = nn.DistributedGradReducer(reduced, mean=True, degree=world) if world > 1 else None
         self.square_sum = SquareSum()
-        self.native: Any = native_adam(optimizer, self.weights, weight_decay)
-        self.native_muon: Any = None
-        muon = native_muon(optimizer, self.weights, weight_decay)
-        if muon is not None:
-            self.native_muon, self.native_rest = muon
-            self.of_matrices = ParameterTuple(self.weights[:optimizer.count]), ParameterTuple(self.shadow[:optimizer.count])
-            self.of_rest = ParameterTuple(self.weights[optimizer.count:]), ParameterTuple(self.shadow[optimizer.count:])
-        self.map, self.sqrt, self.minimum = ops.HyperMap(), ops.Sqrt(), ops.Minimum()
+        self.native_muon: Any
+        self.native_adam: Any
+        self.native_muon, self.native_adam = native_steps(optimizer, self.weights, weight_decay)
+        self.is_native = self.native_adam is not None
+        matrices = optimizer.count if self.native_muon is not None else 0
+        self.of_matrices, self.of_rest = (tuple(ParameterTuple(kind[part]) for kind in (self.weights, self.shadow))
+                                          for part in (slice(matrices), slice(matrices, None)))
+        self.no_number = Tensor(float("nan"), ms.float32)
+        self.map, self.sqrt, self.minimum, self.select = ops.HyperMap(), ops.Sqrt(), ops.Minimum(), ops.Select()
         self.mean, self.assign = ops.ReduceMean(), ops.Assign()
         self.gradient, self.update = runtime.compiled(self._gradient), runtime.compiled(self._update)
 
@@ -112,35 +113,34 @@ class TrainStep(nn.Cell):
         if self.reducer is not None:
             reduced = self.reducer((*gradients, votes))
             gradients, votes = reduced[:-1], reduced[-1]
-        unscale = 1.0 / (loss_scale * self.accumulate_every)
-        norm = self.sqrt(self.square_sum(gradients)) * unscale
+        factor = 1.0 / (loss_scale * self.accumulate_every)
+        norm = self.sqrt(self.square_sum(gradients)) * factor
         # The norm is finite if and only if every gradient is; all_finite knows the overflow flags of each Ascend.
         finite = all_finite((norm,))
-        if finite:
-            if self.max_grad_norm > 0:
-                unscale = unscale * self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
-            self.assign(self.optimizer.learning_rate, learning_rate)
-            if self.native is not None:
-                adam = self.optimizer
-                self.native(gradients, unscale, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, self.weights,
-                            adam.moment1, adam.moment2, self.shadow)
-            elif self.native_muon is not None:
-                self._native_muon_step(gradients, unscale, learning_rate, ema_rate)
-            else:
-                self._step(gradients, unscale, learning_rate, ema_rate)
+        if self.max_grad_norm > 0:
+            factor = factor * self.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
+        self.assign(self.optimizer.learning_rate, learning_rate)
+        if self.is_native:
+            # Without a branch, to which every tensor of the step would be passed: the operators heed a factor that is no number.
+            self._native_step(gradients, self.select(finite, factor, self.no_number), learning_rate, ema_rate)
+        elif finite:
+            self._step(gradients, factor, learning_rate, ema_rate)
         if self.accumulate_every > 1:
-            # Last: the branch above reads the accumulators when it runs, not where its inputs were written down.
+            # Last: a branch above reads the accumulators when it runs, not where its inputs were written down.
             self.map(_zero, self.accumulators)
         return finite, norm, votes[0] > 0
 
-    def _native_muon_step(self, gradients, factor, learning_rate, ema_rate):
-        """As `_step`."""
-        count, adam = self.optimizer.count, self.optimizer.adam
-        weights, shadow = self.of_matrices
-        self.native_muon(gradients[:count], factor, learning_rate, ema_rate, weights, self.optimizer.momentum, shadow)
+    def _native_step(self, gradients, factor, learning_rate, ema_rate):
+        """As `_step`; with a ``factor`` that is not finite it does nothing."""
+        adam = self.optimizer
+        if self.native_muon is not None:
+            count, adam = self.optimizer.count, self.optimizer.adam
+            weights, shadow = self.of_matrices
+            self.native_muon(gradients[:count], factor, learning_rate, ema_rate, weights, self.optimizer.momentum, shadow)
+            gradients = gradients[count:]
         weights, shadow = self.of_rest
-        self.native_rest(gradients[count:], factor, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, weights,
-                         adam.moment1, adam.moment2, shadow)
+        self.native_adam(gradients, factor, learning_rate, ema_rate, adam.beta1_power, adam.beta2_power, weights, adam.moment1,
+                         adam.moment2, shadow)
 
     def _step(self, gradients, factor, learning_rate, ema_rate):
         """Scale the gradients, decay the weights, step the optimizer, move the EMA."""

@@ -31,7 +31,9 @@ def test_rows_hold_the_median_ratio_to_the_better_peer(monkeypatch, tmp_path, ca
     monkeypatch.setattr(versus, "PAUSE", 0)
     monkeypatch.setattr(versus, "ours", lambda case: worker(1.0))
     monkeypatch.setattr(versus, "theirs", lambda python, case, *options: worker(2.0 if options else 4.0))
-    monkeypatch.setattr(versus, "start_up", lambda: {"cold": 9.0, "warm": 2.0})
+    monkeypatch.setattr(versus, "start", lambda cases, python: [
+        {"case": case, "kind": "train", **{f"{kind}_{unit}": value for unit in ("s", "mib")
+                                           for kind, value in (("first", 9), ("later", 2), ("eager", 3))}} for case in cases])
     monkeypatch.setattr(sys, "argv", ["versus", "--peer-python", "none", "--out", str(tmp_path), "--cases", "ae", "--pairs", "3"])
     versus.main()
     rows = json.loads((tmp_path / "benchmark.json").read_text())
@@ -40,7 +42,8 @@ def test_rows_hold_the_median_ratio_to_the_better_peer(monkeypatch, tmp_path, ca
                                "ours_peak_mib": 100.0}.items()
     assert rows[1]["ours_s"] == rows[1]["eager_s"] == 0.1
     assert (tmp_path / "benchmark.png").is_file()
-    assert "| a | train | 1.0000 | 4.0000 | 2.0000 | 0.50 | 100 / 100 |" in capsys.readouterr().out
+    assert "| a | train | 1.0000 | 4.0000 | 2.0000 | 0.50 |" in (out := capsys.readouterr().out)
+    assert "| e | train | 9.0 | 2.0 | 3.0 | 9 | 2 | 3 |" in out and (tmp_path / "start.json").is_file()
 
 
 def test_growth_is_measured_beside_eager_pytorch_alone(monkeypatch, tmp_path):

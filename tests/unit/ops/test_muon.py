@@ -3,14 +3,12 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from bare_network import Diffusion, Network, saved
+from mindspore import Tensor, ops
 
 from ddpm_ms import EMA, Unet, runtime
 from ddpm_ms.errors import InputError
 from ddpm_ms.ops.muon import ITERATIONS, MOMENTUM, SCALE, A, B, C, Muon, is_matrix, orthogonal
-from ddpm_ms.training.loss_scale import LossScale
-from ddpm_ms.training.state import TrainingState
-from ddpm_ms.training.timesteps import TimestepSampler
 from ddpm_ms.training.train_step import TrainStep
 
 needs_native = pytest.mark.skipif("runtime.native_library() is None", reason="no native operators on this machine")
@@ -20,22 +18,6 @@ SHAPES = ((3,), (16, 16), (64, 32, 3, 3), (64, 32, 3, 3), (48, 16, 1, 1), (16, 2
 @pytest.fixture(scope="session", autouse=True)
 def _runtime(cpu_runtime):
     return cpu_runtime
-
-
-class Network(nn.Cell):
-    """Weights, and nothing that uses them."""
-
-    def __init__(self, shapes):
-        super().__init__()
-        random = np.random.default_rng(0)
-        self.tensors = ParameterTuple([Parameter(Tensor(random.standard_normal(shape).astype(np.float32)), name=f"w{i}")
-                                       for i, shape in enumerate(shapes)])
-
-
-class Diffusion(nn.Cell):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
 
 
 def make_step(shapes=SHAPES, **keywords):
@@ -54,11 +36,6 @@ def update(step, number, rate=0.01, ema_rate=0.3):
         ops.assign(accumulator, Tensor(gradient))
     finite, _, _ = step.update(Tensor(rate, ms.float32), Tensor(ema_rate, ms.float32), Tensor(1.0, ms.float32))
     return bool(finite.asnumpy())
-
-
-def saved(step):
-    state = TrainingState(step.diffusion.model, step.ema, step.optimizer, TimestepSampler("uniform", 10, 0), LossScale())
-    return {f"{file}/{name}": array.copy() for file, arrays in state.arrays().items() for name, array in arrays.items()}
 
 
 def plain(monkeypatch, *arguments, **keywords):
