@@ -39,17 +39,13 @@ class RMSNorm(nn.Cell):
 
     def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
-        self.dim, self.gain = dim, dim**0.5
         self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
-        self.unit = UnitChannels(dim, act)
-        self.reshape, self.tile, self.cast, self.zeros_like = ops.Reshape(), ops.Tile(), ops.Cast(), ops.ZerosLike()
+        self.unit, self.cast = UnitChannels(dim, act), ops.Cast()
 
     def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        gain = self.tile(self.reshape(self.g * self.gain, (1, self.dim)), (x.shape[0], 1))
         if scale is not None:
-            gain = gain * (self.cast(scale, ms.float32) + 1.0)
-        shift = self.zeros_like(gain) if shift is None else self.cast(shift, ms.float32)
-        return self.cast(self.unit(self.cast(x, ms.float32), gain, shift), x.dtype)
+            scale, shift = self.cast(scale, ms.float32), self.cast(shift, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), self.g, scale, shift), x.dtype)
 
 
 class ChannelLayerNorm(nn.Cell):
@@ -169,13 +165,13 @@ class ResnetBlock(nn.Cell):
         self.time_proj = nn.Dense(time_dim, dim_out * 2)
         self.block1 = Block(dim, dim_out, kind, dropout, layer)
         self.block2 = Block(dim_out, dim_out, kind)
-        self.res_conv = conv(dim, dim_out, 1) if dim != dim_out else nn.Identity()
+        self.res_conv = conv(dim, dim_out, 1) if dim != dim_out else None
         self.split = ops.Split(1, 2)
 
     def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
         scale, shift = self.split(self.time_proj(self.time_act(time_emb)))
-        h = self.block1(x, scale, shift, dropout_key)
-        return self.block2(h) + self.res_conv(x)
+        h = self.block2(self.block1(x, scale, shift, dropout_key))
+        return h + x if self.res_conv is None else self.res_conv(x, h)
 
 
 class Downsample(nn.Cell):

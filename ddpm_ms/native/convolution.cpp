@@ -72,6 +72,7 @@ int dnnl_primitive_execute(dnnl_primitive_t, dnnl_stream_t, int count, const dnn
 
 namespace {
 
+using ddpm_ms::Addend;
 using ddpm_ms::Floats;
 using ddpm_ms::Scratch;
 using ddpm_ms::Share;
@@ -313,11 +314,10 @@ struct Pointwise {
 
   explicit Pointwise(const Key &k) : images(k[0]), in(k[1]), out(k[4]), pixels(k[2] * k[3]) {}
 
-  void Forward(const float *x, const float *w, const float *bias, float *y) const {
+  void Forward(const float *x, const float *w, const Addend &addend, float *y) const {
     Images([&](int64_t b, ddpm_ms::ThreadPool *pool) {
-      float *rows = y + b * out * pixels;
-      for (int64_t o = 0; bias && o < out; ++o) std::fill_n(rows + o * pixels, pixels, bias[o]);
-      Multiply('N', 'N', out, pixels, in, w, in, x + b * in * pixels, pixels, bias != nullptr, rows, pixels, pool);
+      if (addend.Any()) Begin(b, addend, y);
+      Multiply('N', 'N', out, pixels, in, w, in, x + b * in * pixels, pixels, addend.Any(), y + b * out * pixels, pixels, pool);
     });
   }
 
@@ -354,6 +354,15 @@ struct Pointwise {
   int64_t images, in, out, pixels;
   mutable std::atomic<int> failed{0};  // the status of a product that did; the threads that multiply may not throw
 
+  // What the product of an image is added to.
+  void Begin(int64_t image, const Addend &addend, float *y) const {
+    for (int64_t o = 0; o < out; ++o) {
+      int64_t place = (image * out + o) * pixels;
+      float constant = addend.Constant(image, o, out);
+      for (int64_t p = place; p < place + pixels; ++p) y[p] = constant + (addend.elements ? addend.elements[p] : 0.0f);
+    }
+  }
+
   int Pieces() const { return images < Threads().get_num_threads() ? 1 : Threads().get_num_threads(); }
 
   // `body(image, threads of a product)`: an image each, or where there are few images all threads at one.
@@ -376,25 +385,37 @@ struct Pointwise {
 
 // MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
 
-int Forward(void **params, int64_t **shapes, bool has_bias) {
+// Adds to y what `addend` has of images or elements.
+void Increase(const Addend &addend, const int64_t *shape, float *y) {
+  int64_t channels = shape[1], pixels = shape[2] * shape[3];
+  Share(shape[0] * channels, [&](int64_t i) {
+    float *row = y + i * pixels;
+    const float *elements = addend.elements + (addend.elements ? i * pixels : 0);
+    for (int64_t p = 0; p < pixels; ++p) row[p] += addend.elements ? elements[p] : addend.images[i];
+  });
+}
+
+// (x, weight, config, then nothing, or a bias, or a bias and what else is added) -> y. That is of each `element`, or of each channel
+// of each image.
+int Forward(void **params, int64_t **shapes, int added, bool element) {
   return ddpm_ms::Guarded([&] {
     static std::map<Key, std::unique_ptr<Convolution>> cache;
-    const Key key = MakeKey(shapes, params[2], has_bias);
+    const Key key = MakeKey(shapes, params[2], added > 0);
+    const float *x = Floats(params[0]), *w = Floats(params[1]), *plus = added > 1 ? Floats(params[4]) : nullptr;
+    const Addend addend = {added > 0 ? Floats(params[3]) : nullptr, element ? nullptr : plus, element ? plus : nullptr};
+    float *y = Floats(params[3 + added]);
     if (Pointwise::Is(key)) {
-      Pointwise(key).Forward(Floats(params[0]), Floats(params[1]), has_bias ? Floats(params[3]) : nullptr,
-                             Floats(params[has_bias ? 4 : 3]));
-      return;
-    }
-    if (IsWinograd(key)) {
-      AsWinograd(key).Forward(Floats(params[0]), Floats(params[1]), has_bias ? Floats(params[3]) : nullptr,
-                              Floats(params[has_bias ? 4 : 3]));
-      return;
-    }
-    auto *conv = Cached(&cache, key, MakeForward);
-    if (has_bias) {
-      conv->Run({params[0], params[1], params[3], params[4]});
+      Pointwise(key).Forward(x, w, addend, y);
+    } else if (IsWinograd(key)) {
+      AsWinograd(key).Forward(x, w, addend, y);
     } else {
-      conv->Run({params[0], params[1], params[3]});
+      auto *conv = Cached(&cache, key, MakeForward);
+      if (added) {
+        conv->Run({x, w, addend.channels, y});
+      } else {
+        conv->Run({x, w, y});
+      }
+      if (plus) Increase(addend, shapes[3 + added], y);
     }
   });
 }
@@ -427,12 +448,17 @@ extern "C" {
 
 // (x, weight, config) -> y
 int conv2d_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Forward(params, shapes, false);
+  return Forward(params, shapes, 0, false);
 }
 
 // (x, weight, config, bias) -> y
 int conv2d_bias_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Forward(params, shapes, true);
+  return Forward(params, shapes, 1, false);
+}
+
+// (x, weight, config, bias, plus as y or of its first two axes) -> y
+int conv2d_plus_forward(int, void **params, int *ndims, int64_t **shapes, const char **, void *, void *) {
+  return Forward(params, shapes, 2, ndims[4] == 4);
 }
 
 // (x, weight, {stride, rows, columns of padding}, bias) -> max(y, 0), always in float32

@@ -18,7 +18,7 @@ using ddpm_ms::Sum;
 constexpr int kWide = 256;  // the same for softmax, which goes through memory in long strides
 constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
 
-// One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. All (channels, pixels).
+// One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. x and y (channels, pixels).
 MULTI void NormForward(const float *x, const float *gain, const float *shift, bool act, int64_t channels, int64_t pixels,
                        float *y) {
   for (int64_t begin = 0; begin < pixels; begin += kBlock) {
@@ -83,6 +83,63 @@ MULTI void NormBackward(const float *x, const float *gain, const float *shift, b
     }
   }
 }
+
+// The inputs of a norm over channels: x, gains of all images, then scale and shift of each if there are any, then {act}.
+struct Norm {
+  Norm(void **params, int64_t **shapes, bool scaled)
+      : images(shapes[0][0]), channels(shapes[0][1]), pixels(shapes[0][2] * shapes[0][3]), size(channels * pixels),
+        root(std::sqrt(static_cast<float>(channels))), x(Floats(params[0])), gain(Floats(params[1])),
+        scale(scaled ? Floats(params[2]) : nullptr), shift(scaled ? Floats(params[3]) : nullptr),
+        act(*static_cast<int32_t *>(params[scaled ? 4 : 2]) != 0), rest(params + (scaled ? 5 : 3)) {}
+
+  // What the channels of an image are multiplied by, then what is added to them. It is valid until this thread asks again.
+  const float *Lines(int64_t image) const {
+    thread_local std::vector<float> lines;
+    lines.resize(2 * channels);
+    for (int64_t c = 0; c < channels; ++c) {
+      int64_t place = image * channels + c;
+      lines[c] = gain[c] * root * (scale ? scale[place] + 1.0f : 1.0f);
+      lines[channels + c] = shift ? shift[place] : 0.0f;
+    }
+    return lines.data();
+  }
+
+  int Forward() const {
+    float *y = Floats(rest[0]);
+    return Each(images, [=](int64_t b) {
+      const float *lines = Lines(b);
+      NormForward(x + b * size, lines, lines + channels, act, channels, pixels, y + b * size);
+    });
+  }
+
+  int Backward() const {
+    const float *dy = Floats(rest[0]);
+    float *dx = Floats(rest[1]), *dgain = Floats(rest[2]);
+    return ddpm_ms::Guarded([&] {
+      std::vector<float> of_lines(2 * images * channels);
+      float *dline = of_lines.data(), *dshift = scale ? Floats(rest[4]) : dline + images * channels;
+      ddpm_ms::Share(images, [=](int64_t b) {
+        const float *lines = Lines(b);
+        NormBackward(x + b * size, lines, lines + channels, act, dy + b * size, channels, pixels, dx + b * size,
+                     dline + b * channels, dshift + b * channels);
+      });
+      for (int64_t c = 0; c < channels; ++c) {
+        double sum = 0;
+        for (int64_t place = c; place < images * channels; place += channels) {
+          sum += dline[place] * (scale ? scale[place] + 1.0f : 1.0f);
+          if (scale) Floats(rest[3])[place] = dline[place] * gain[c] * root;
+        }
+        dgain[c] = static_cast<float>(sum) * root;
+      }
+    });
+  }
+
+  int64_t images, channels, pixels, size;
+  float root;
+  const float *x, *gain, *scale, *shift;
+  bool act;
+  void **rest;
+};
 
 // Softmax over the rows of one (rows, columns) matrix, that is along its first axis. `block` has room for rows * kWide: a
 // copy without the gaps between rows, which are often powers of two and would all fall into one place of the cache.
@@ -204,25 +261,24 @@ extern "C" {
 // Called once from Python.
 void set_number_of_threads(int threads) { ddpm_ms::NumberOfThreads() = threads; }
 
-// (x (B, C, H, W), gain (B, C), shift (B, C), {act}) -> y
+// (x (B, C, H, W), gain (C), {act}) -> y
 int norm_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], size = channels * pixels;
-  bool act = *static_cast<int32_t *>(params[3]) != 0;
-  return Each(shapes[0][0], [=](int64_t b) {
-    NormForward(Floats(params[0]) + b * size, Floats(params[1]) + b * channels, Floats(params[2]) + b * channels, act, channels,
-                pixels, Floats(params[4]) + b * size);
-  });
+  return Norm(params, shapes, false).Forward();
 }
 
-// (x, gain, shift, {act}, dy) -> dx, dgain, dshift
+// (x, gain, scale (B, C), shift (B, C), {act}) -> y
+int norm_scaled_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Norm(params, shapes, true).Forward();
+}
+
+// (x, gain, {act}, dy) -> dx, dgain
 int norm_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], size = channels * pixels;
-  bool act = *static_cast<int32_t *>(params[3]) != 0;
-  return Each(shapes[0][0], [=](int64_t b) {
-    NormBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * channels, Floats(params[2]) + b * channels, act,
-                 Floats(params[4]) + b * size, channels, pixels, Floats(params[5]) + b * size, Floats(params[6]) + b * channels,
-                 Floats(params[7]) + b * channels);
-  });
+  return Norm(params, shapes, false).Backward();
+}
+
+// (x, gain, scale, shift, {act}, dy) -> dx, dgain, dscale, dshift
+int norm_scaled_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Norm(params, shapes, true).Backward();
 }
 
 // x (B, M, N) -> softmax over M

@@ -86,17 +86,23 @@ INLINE void Riffle(const V *from, V *to) {
   }
 }
 
-// As memcpy, without a call, which would cost more than what is copied here.
-INLINE void Copy(float *to, const float *from, int64_t n) {
+// to[k] = from[k] + constant + elements[k] for n numbers, without elements if they are null; as short as a copy.
+template <bool with_elements>
+INLINE void CopyPlus(float *to, const float *from, float constant, const float *elements, int64_t n) {
   using Four = VectorOf<4>::Type;
+  auto copy = [&](auto kind, int64_t k) {
+    using V = decltype(kind);
+    V v = Load<V>(from + k) + constant;
+    Store(to + k, with_elements ? v + Load<V>(elements + k) : v);
+  };
   if (n >= kLanes) {
-    for (int64_t k = 0; k + kLanes < n; k += kLanes) Store(to + k, Load(from + k));
-    Store(to + n - kLanes, Load(from + n - kLanes));
+    for (int64_t k = 0; k + kLanes < n; k += kLanes) copy(Vector{}, k);
+    copy(Vector{}, n - kLanes);
   } else if (n >= 4) {
-    for (int64_t k = 0; k + 4 < n; k += 4) Store(to + k, Load<Four>(from + k));
-    Store(to + n - 4, Load<Four>(from + n - 4));
+    for (int64_t k = 0; k + 4 < n; k += 4) copy(Four{}, k);
+    copy(Four{}, n - 4);
   } else {
-    for (int64_t k = 0; k < n; ++k) to[k] = from[k];
+    for (int64_t k = 0; k < n; ++k) to[k] = from[k] + constant + (with_elements ? elements[k] : 0.0f);
   }
 }
 
@@ -245,12 +251,12 @@ WIDE void ExpandGradient(const Images &in, const float *dy, const Block &block, 
   Expand<2>(in, dy, block, begin, end, stride, v);
 }
 
-// A^T m A, and a bias, for the channels from `begin` to `end`: of these is m.
-WIDE void Contract(const Images &out, const float *m, const Block &block, int64_t begin, int64_t end, int64_t stride,
-                   const float *bias, float *y) {
+// A^T m A, and an addend, for the channels from `begin` to `end`: of these is m.
+template <bool with_elements>
+WIDE INLINE void ContractPlus(const Images &out, const float *m, const Block &block, int64_t begin, int64_t end, int64_t stride,
+                              const Addend &addend, float *y) {
   alignas(64) float lines[2][2 * kBlock];
   for (int64_t c = begin; c < end; ++c) {
-    float add = bias ? bias[c] : 0.0f;
     for (int64_t k = 0; k < block.length; k += kLanes) {
       Vector d[kPlaces], rows[2][4];
       for (int p = 0; p < kPlaces; ++p) d[p] = Load(m + p * stride + (c - begin) * block.length + k);
@@ -259,17 +265,27 @@ WIDE void Contract(const Images &out, const float *m, const Block &block, int64_
         rows[1][j] = d[4 + j] - d[8 + j] - d[12 + j];
       }
       for (int i = 0; i < 2; ++i) {
-        Vector left = rows[i][0] + rows[i][1] + rows[i][2] + add, right = rows[i][1] - rows[i][2] - rows[i][3] + add;
+        Vector left = rows[i][0] + rows[i][1] + rows[i][2], right = rows[i][1] - rows[i][2] - rows[i][3];
         Store(lines[i] + 2 * k, Low(left, right));
         Store(lines[i] + 2 * k + kLanes, High(left, right));
       }
     }
     RowByRow(out, block, [&](int64_t before, int64_t row, int64_t column, int64_t image, int64_t n) {
-      float *to = y + ((image * out.channels + c) * out.height + 2 * row) * out.width + 2 * column;
+      int64_t place = ((image * out.channels + c) * out.height + 2 * row) * out.width + 2 * column;
       int64_t pixels = std::min(2 * n, out.width - 2 * column);
-      Copy(to, lines[0] + 2 * before, pixels);
-      if (2 * row + 1 < out.height) Copy(to + out.width, lines[1] + 2 * before, pixels);
+      float constant = addend.Constant(image, c, out.channels);
+      for (int64_t i = 0; i < std::min<int64_t>(2, out.height - 2 * row); ++i, place += out.width)
+        CopyPlus<with_elements>(y + place, lines[i] + 2 * before, constant, addend.elements + (with_elements ? place : 0), pixels);
     });
+  }
+}
+
+WIDE void Contract(const Images &out, const float *m, const Block &block, int64_t begin, int64_t end, int64_t stride,
+                   const Addend &addend, float *y) {
+  if (addend.elements) {
+    ContractPlus<true>(out, m, block, begin, end, stride, addend, y);
+  } else {
+    ContractPlus<false>(out, m, block, begin, end, stride, addend, y);
   }
 }
 
@@ -466,8 +482,9 @@ struct Groups {
 // x * w, or with `backwards` what comes back through the filters.
 class Convolution {
  public:
-  Convolution(const Images &from, const Images &to, bool backwards, const float *x, const float *w, const float *bias, float *y)
-      : from_(from), to_(to), backwards_(backwards), x_(x), w_(w), bias_(bias), y_(y), division_(from.tiles()),
+  Convolution(const Images &from, const Images &to, bool backwards, const float *x, const float *w, const Addend &addend,
+              float *y)
+      : from_(from), to_(to), backwards_(backwards), x_(x), w_(w), addend_(addend), y_(y), division_(from.tiles()),
         panel_(from.channels * kRows), v_stride_(Stride(from.channels * kBlock)) {}
 
   void Run() {
@@ -526,12 +543,13 @@ class Convolution {
       for (int64_t k = 0; k < end - begin; ++k)
         Products(u + p * u_stride + k * panel_, kRows, 1, v + p * v_stride_, block.length, block.length, from_.channels, false,
                  m + p * m_stride + k * kRows * block.length, block.length);
-    Contract(to_, m, block, begin * kRows, std::min(end * kRows, to_.channels), m_stride, bias_, y_);
+    Contract(to_, m, block, begin * kRows, std::min(end * kRows, to_.channels), m_stride, addend_, y_);
   }
 
   const Images from_, to_;
   const bool backwards_;
-  const float *x_, *w_, *bias_;
+  const float *x_, *w_;
+  const Addend addend_;
   float *y_;
   const Division division_;
   const int64_t panel_, v_stride_;  // floats: of a panel's filters at one place, of a block at one place
@@ -631,12 +649,12 @@ bool Winograd::Wins() const {
 #endif
 }
 
-void Winograd::Forward(const float *x, const float *w, const float *bias, float *y) const {
-  Convolution({images, in, height, width}, {images, out, height, width}, false, x, w, bias, y).Run();
+void Winograd::Forward(const float *x, const float *w, const Addend &addend, float *y) const {
+  Convolution({images, in, height, width}, {images, out, height, width}, false, x, w, addend, y).Run();
 }
 
 void Winograd::BackwardData(const float *w, const float *dy, float *dx) const {
-  Convolution({images, out, height, width}, {images, in, height, width}, true, dy, w, nullptr, dx).Run();
+  Convolution({images, out, height, width}, {images, in, height, width}, true, dy, w, {}, dx).Run();
 }
 
 void Winograd::BackwardWeights(const float *x, const float *dy, float *dw) const {

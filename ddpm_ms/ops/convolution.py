@@ -15,40 +15,53 @@ Padding = Union[int, Tuple[int, int]]
 
 
 class Convolution(nn.Cell):
-    """y = x * weight + bias, as a function of all three.
+    """y = x * weight + bias + plus, as a function of all four.
 
     Args:
         out_channels, kernel_size, stride: as for ``nn.Conv2d``, square.
         padding: zeros on all sides, or (how many before, how many after) the pixels of each row and column.
 
     Inputs:
-        x (B, C, H, W), weight (out_channels, C, k, k), bias (out_channels,) or None.
+        x (B, C, H, W), weight (out_channels, C, k, k), bias (out_channels,) or None; and with a bias, plus, which is of the shape
+        of y or (B, out_channels), or None.
     """
 
     def __init__(self, out_channels: int, kernel_size: int, stride: int = 1, padding: Padding = 0) -> None:
         super().__init__()
         before, after = _both(padding)
         library = runtime.native_library()
-        # Both are there or neither is.
+        # All are there or none is.
         self.native: Any = _NativePlain(library, stride, before, after) if library else None
         self.native_with_bias: Any = _NativeWithBias(library, stride, before, after) if library else None
+        self.native_plus: Any = _NativePlus(library, stride, before, after) if library else None
         self.pad = None
         if runtime.is_portable() and before != after:  # MindSpore takes one side for another when it writes ONNX
             self.pad, before, after = ops.Pad(((0, 0), (0, 0), *((before, after),) * 2)), 0, 0
         self.conv2d = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=(before, after) * 2, stride=stride)
-        self.bias_add = ops.BiasAdd()
+        self.bias_add, self.reshape = ops.BiasAdd(), ops.Reshape()
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
         if self.native is not None and x.dtype == ms.float32 and weight.dtype == ms.float32:
             if bias is None:
                 return self.native(x, weight)
-            return self.native_with_bias(x, weight, bias)
+            return self.native_with_bias(x, weight, bias) if plus is None else self.native_plus(x, weight, bias, plus)
         y = self.conv2d(x if self.pad is None else self.pad(x), weight)
-        return y if bias is None else self.bias_add(y, bias)
+        y = y if bias is None else self.bias_add(y, bias)
+        if plus is None:
+            return y
+        return y + plus if plus.ndim == 4 else self._plus_images(y, plus)
+
+    def _plus_images(self, y: Tensor, plus: Tensor) -> Tensor:
+        """Over rows: the gradient of ``plus`` is then a sum along rows of a matrix, which CPUs do several times faster than a sum
+        over axes of a 4-D array."""
+        batch, channels, height, width = y.shape
+        rows = self.reshape(y, (batch * channels, height * width)) + self.reshape(plus, (batch * channels, 1))
+        return self.reshape(rows, y.shape)
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` (same parameters, same initial values or those of ``initial``) that computes through `Convolution`."""
+    """``nn.Conv2d`` (same parameters, same initial values or those of ``initial``) that computes through `Convolution`; with a
+    bias it takes what that calls ``plus``."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Padding, has_bias: bool,
                  **initial: Any) -> None:
@@ -56,9 +69,9 @@ class Conv2d(nn.Conv2d):
                          has_bias=has_bias, **initial)
         self.compute = Convolution(out_channels, kernel_size, stride, padding)
 
-    def construct(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         if self.has_bias:
-            return self.compute(x, self.weight, self.bias)
+            return self.compute(x, self.weight, self.bias, plus)
         return self.compute(x, self.weight)
 
 
@@ -97,9 +110,9 @@ class ConvolutionReLU(nn.Cell):
 
 
 class _Native(nn.Cell):
-    """What the two native forms share: the operators of convolution.cpp; float32."""
+    """What the native forms share: the operators of convolution.cpp; float32."""
 
-    prefix = ""  # of the functions' names
+    forward_name, weights_name = "conv2d_forward", "conv2d_backward_weights"
 
     def __init__(self, library: str, stride: int, before: int, after: int) -> None:
         super().__init__()
@@ -111,12 +124,12 @@ class _Native(nn.Cell):
             height, width = ((x[i] + before + after - weight[i]) // stride + 1 for i in (2, 3))
             return (x[0], weight[0], height, width)
 
-        self.forward = ops.Custom(f"{library}:conv2d_{self.prefix}forward", out_shape, _first, func_type="aot")
+        self.forward = ops.Custom(f"{library}:{self.forward_name}", out_shape, _first, func_type="aot")
         # Operator by operator, MindSpore infers a shape once for equal operators on equal shapes; an attribute tells these apart.
         self.forward.add_prim_attr("convolution", f"{stride} {before} {after}")
         self.backward_data = ops.Custom(f"{library}:conv2d_backward_data", _first, _first, func_type="aot")
         shapes, types = self.weight_gradients()
-        self.backward_weights = ops.Custom(f"{library}:conv2d_{self.prefix}backward_weights", shapes, types, func_type="aot")
+        self.backward_weights = ops.Custom(f"{library}:{self.weights_name}", shapes, types, func_type="aot")
 
 
 class _NativePlain(_Native):
@@ -131,7 +144,7 @@ class _NativePlain(_Native):
 
 
 class _NativeWithBias(_Native):
-    prefix = "bias_"
+    forward_name, weights_name = "conv2d_bias_forward", "conv2d_bias_backward_weights"
 
     def weight_gradients(self):
         return (lambda x, weight, config, dout: (weight, [weight[0]])), (lambda x, *others: (x, x))
@@ -142,6 +155,23 @@ class _NativeWithBias(_Native):
     def bprop(self, x, weight, bias, out, dout):
         dweight, dbias = self.backward_weights(x, weight, self.config, dout)
         return self.backward_data(x, weight, self.config, dout), dweight, dbias
+
+
+class _NativePlus(_Native):
+    forward_name, weights_name = "conv2d_plus_forward", _NativeWithBias.weights_name
+    weight_gradients = _NativeWithBias.weight_gradients
+
+    def __init__(self, library: str, stride: int, before: int, after: int) -> None:
+        super().__init__(library, stride, before, after)
+        self.sum, self.reshape = ops.ReduceSum(), ops.Reshape()
+
+    def construct(self, x, weight, bias, plus):
+        return self.forward(x, weight, self.config, bias, plus)
+
+    def bprop(self, x, weight, bias, plus, out, dout):
+        dweight, dbias = self.backward_weights(x, weight, self.config, dout)
+        dplus = dout if plus.ndim == 4 else self.sum(self.reshape(dout, (plus.shape[0], plus.shape[1], -1)), 2)
+        return self.backward_data(x, weight, self.config, dout), dweight, dbias, dplus
 
 
 def _both(padding: Padding) -> tuple[int, int]:

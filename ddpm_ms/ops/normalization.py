@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
@@ -12,9 +12,9 @@ from ddpm_ms import runtime
 
 
 class UnitChannels(nn.Cell):
-    """x / |x|_2 over the channels, times gain, plus shift; then SiLU with ``act``.
+    """x / |x|_2 over the channels, times sqrt(C) gain (1 + scale), plus shift; then SiLU with ``act``.
 
-    Inputs: x (B, dim, H, W), gain and shift (B, dim); float32.
+    Inputs: x (B, C, H, W), gain with C numbers in any shape, scale and shift (B, C) or None; float32.
     """
 
     in_float32 = True
@@ -22,10 +22,20 @@ class UnitChannels(nn.Cell):
     def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
         library = runtime.native_library()
-        self.compute = _Native(library, act) if library else _Formulated(dim)
-        self.act = nn.SiLU() if act and not library else nn.Identity()
+        # Both are there or neither is.
+        self.native: Any = _NativeChannels(library, act) if library else None
+        self.native_scaled: Any = _NativeScaledChannels(library, act) if library else None
+        self.compute, self.act, self.root = _Formulated(dim), nn.SiLU() if act else nn.Identity(), dim**0.5
+        self.reshape, self.tile, self.zeros_like = ops.Reshape(), ops.Tile(), ops.ZerosLike()
 
-    def construct(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    def construct(self, x: Tensor, gain: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        if self.native is not None:
+            return self.native(x, gain) if scale is None else self.native_scaled(x, gain, scale, shift)
+        gain = self.tile(self.reshape(gain * self.root, (1, -1)), (x.shape[0], 1))
+        if scale is None:
+            shift = self.zeros_like(gain)
+        else:
+            gain = gain * (scale + 1.0)
         return self.act(self.compute(x, gain, shift))
 
 
@@ -64,22 +74,47 @@ class UnitGroups(nn.Cell):
         return self.act(self.reshape(rows, x.shape))
 
 
-class _NativeGroups(nn.Cell):
-    """What the two native forms of `UnitGroups` share: the operators of group_norm.cpp."""
+class _NativeNorm(nn.Cell):
+    """What native norms share: two operators, the second of which returns the gradients of all ``inputs`` but the settings."""
 
-    prefix = ""  # of the functions' names
+    def __init__(self, library: str, name: str, config: np.ndarray, inputs: Callable) -> None:
+        super().__init__()
+        self.config = Tensor(config)
+        self.forward = ops.Custom(f"{library}:{name}_forward", _first, _first, func_type="aot")
+        self.backward = ops.Custom(f"{library}:{name}_backward", inputs, inputs, func_type="aot")
+
+
+class _NativeChannels(_NativeNorm):
+    """The operators of kernels.cpp."""
+
+    def __init__(self, library: str, act: bool) -> None:
+        super().__init__(library, "norm", np.array([act], np.int32), _first_two)
+
+    def construct(self, x, gain):
+        return self.forward(x, gain, self.config)
+
+    def bprop(self, x, gain, out, dout):
+        return self.backward(x, gain, self.config, dout)
+
+
+class _NativeScaledChannels(_NativeNorm):
+    """The operators of kernels.cpp."""
+
+    def __init__(self, library: str, act: bool) -> None:
+        super().__init__(library, "norm_scaled", np.array([act], np.int32), _first_four)
+
+    def construct(self, x, gain, scale, shift):
+        return self.forward(x, gain, scale, shift, self.config)
+
+    def bprop(self, x, gain, scale, shift, out, dout):
+        return self.backward(x, gain, scale, shift, self.config, dout)
+
+
+class _NativePlainGroups(_NativeNorm):
+    """The operators of group_norm.cpp."""
 
     def __init__(self, library: str, groups: int, eps: float, act: bool) -> None:
-        super().__init__()
-        self.config = Tensor(np.array([groups, eps, act], np.float32))
-        self.forward = ops.Custom(f"{library}:group_norm_{self.prefix}forward", _first, _first, func_type="aot")
-        inputs = self.inputs_with_gradient()
-        self.backward = ops.Custom(f"{library}:group_norm_{self.prefix}backward", inputs, inputs, func_type="aot")
-
-
-class _NativePlainGroups(_NativeGroups):
-    def inputs_with_gradient(self):
-        return _first_three
+        super().__init__(library, "group_norm", np.array([groups, eps, act], np.float32), _first_three)
 
     def construct(self, x, gamma, beta):
         return self.forward(x, gamma, beta, self.config)
@@ -88,11 +123,11 @@ class _NativePlainGroups(_NativeGroups):
         return self.backward(x, gamma, beta, self.config, dout)
 
 
-class _NativeScaledGroups(_NativeGroups):
-    prefix = "scaled_"
+class _NativeScaledGroups(_NativeNorm):
+    """The operators of group_norm.cpp."""
 
-    def inputs_with_gradient(self):
-        return _first_five
+    def __init__(self, library: str, groups: int, eps: float, act: bool) -> None:
+        super().__init__(library, "group_norm_scaled", np.array([groups, eps, act], np.float32), _first_five)
 
     def construct(self, x, gamma, beta, scale, shift):
         return self.forward(x, gamma, beta, scale, shift, self.config)
@@ -131,24 +166,8 @@ class _FormulatedGroups(nn.Cell):
         return centred, self.rsqrt(self.mean(self.square(centred), 1) + self.eps)
 
 
-class _Native(nn.Cell):
-    """The operators of kernels.cpp."""
-
-    def __init__(self, library: str, act: bool) -> None:
-        super().__init__()
-        self.config = Tensor(np.array([act], np.int32))
-        self.forward = ops.Custom(f"{library}:norm_forward", _first, _first, func_type="aot")
-        self.backward = ops.Custom(f"{library}:norm_backward", _first_three, _first_three, func_type="aot")
-
-    def construct(self, x, gain, shift):
-        return self.forward(x, gain, shift, self.config)
-
-    def bprop(self, x, gain, shift, out, dout):
-        return self.backward(x, gain, shift, self.config, dout)
-
-
 class _Formulated(nn.Cell):
-    """The same with MindSpore's operators and its gradient written out.
+    """x / |x|_2 over the channels, times gain, plus shift (B, C), with the gradient written out.
 
     Automatic differentiation would sum over axes of 4-D arrays, which is slow on CPUs. Here sums over channels are a
     1x1 convolution with ones and sums over pixels are sums along rows of a matrix.
@@ -202,8 +221,16 @@ def _first(x, *others):
     return x
 
 
-def _first_three(x, gain, shift, *others):
-    return x, gain, shift
+def _first_two(x, gain, *others):
+    return x, gain
+
+
+def _first_three(x, gamma, beta, *others):
+    return x, gamma, beta
+
+
+def _first_four(x, gain, scale, shift, *others):
+    return x, gain, scale, shift
 
 
 def _first_five(x, gamma, beta, scale, shift, *others):

@@ -11,9 +11,11 @@
 extern "C" {
 typedef int Operator(int, void **, int *, int64_t **, const char **, void *, void *);
 void set_number_of_threads(int);
-Operator conv2d_forward, conv2d_bias_forward, conv2d_backward_data, conv2d_backward_weights, conv2d_bias_backward_weights;
+Operator conv2d_forward, conv2d_bias_forward, conv2d_plus_forward, conv2d_backward_data, conv2d_backward_weights;
+Operator conv2d_bias_backward_weights;
 Operator conv2d_relu_forward, pool;
-Operator norm_forward, norm_backward, softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
+Operator norm_forward, norm_scaled_forward, norm_backward, norm_scaled_backward;
+Operator softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
 Operator upsample_forward, upsample_backward;
 Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
 Operator square_sum, adam;
@@ -59,6 +61,9 @@ void Convolution(int64_t n, int64_t c, int64_t h, int64_t w, int64_t o, int64_t 
   Array x({n, c, h, w}), weight({o, c, k, k}), bias({o}), y({n, o, oh, ow}), dx(x.shape), dw(weight.shape), db({o});
   Call(conv2d_forward, {&x, &weight, &y}, std::vector<int32_t>{stride, before, after}, 2);
   Call(conv2d_bias_forward, {&x, &weight, &bias, &y}, std::vector<int32_t>{stride, before, after}, 2);
+  Array per_image({n, o}), per_element(y.shape);
+  Call(conv2d_plus_forward, {&x, &weight, &bias, &per_image, &y}, std::vector<int32_t>{stride, before, after}, 2);
+  Call(conv2d_plus_forward, {&x, &weight, &bias, &per_element, &y}, std::vector<int32_t>{stride, before, after}, 2);
   Call(conv2d_backward_data, {&x, &weight, &y, &dx}, std::vector<int32_t>{stride, before, after}, 2);
   Call(conv2d_backward_weights, {&x, &weight, &y, &dw}, std::vector<int32_t>{stride, before, after}, 2);
   Call(conv2d_bias_backward_weights, {&x, &weight, &y, &dw, &db}, std::vector<int32_t>{stride, before, after}, 2);
@@ -79,9 +84,13 @@ void Pools(int64_t n, int64_t c, int64_t h, int64_t w) {
 }
 
 void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
-  Array x({n, c, h, w}), gain({n, c}), shift({n, c}), y(x.shape), dx(x.shape), dgain(gain.shape), dshift(gain.shape);
-  Call(norm_forward, {&x, &gain, &shift, &y}, std::vector<int32_t>{act}, 3);
-  Call(norm_backward, {&x, &gain, &shift, &y, &dx, &dgain, &dshift}, std::vector<int32_t>{act}, 3);
+  Array x({n, c, h, w}), gain({c}), scale({n, c}), shift({n, c}), y(x.shape);
+  Array dx(x.shape), dgain({c}), dscale({n, c}), dshift({n, c});
+  const std::vector<int32_t> config = {act};
+  Call(norm_forward, {&x, &gain, &y}, config, 2);
+  Call(norm_scaled_forward, {&x, &gain, &scale, &shift, &y}, config, 4);
+  Call(norm_backward, {&x, &gain, &y, &dx, &dgain}, config, 2);
+  Call(norm_scaled_backward, {&x, &gain, &scale, &shift, &y, &dx, &dgain, &dscale, &dshift}, config, 4);
 }
 
 void GroupNorm(int64_t n, int64_t c, int64_t h, int64_t w, float groups, float act) {

@@ -41,7 +41,7 @@ def gradients(cell, arrays):
 
 
 @needs_native
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("added", ["nothing", "bias", "images", "elements"])
 @pytest.mark.parametrize("shape", [
     # batch, channels, height, width, out, kernel, stride, padding
     (4, 8, 8, 8, 16, 3, 1, 1), (1, 3, 9, 7, 5, 7, 1, 3), (2, 16, 8, 6, 8, 2, 2, 0), (3, 5, 9, 9, 4, 4, 2, 1),
@@ -50,12 +50,15 @@ def gradients(cell, arrays):
     # Winograd's form: odd sides, channels that fill no vector, few tiles, rows longer than a block
     (3, 20, 15, 33, 27, 3, 1, 1), (9, 64, 7, 8, 36, 3, 1, 1), (2, 128, 4, 4, 130, 3, 1, 1), (1, 16, 13, 250, 17, 3, 1, 1),
 ])
-def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, bias, monkeypatch):
+def test_native_convolution_and_its_gradients_equal_the_stock_ones(shape, added, monkeypatch):
     batch, channels, height, width, out, kernel, stride, padding = shape
     random = np.random.default_rng(0)
-    arrays = [random.standard_normal(s).astype(np.float32) for s in
-              ((batch, channels, height, width), (out, channels, kernel, kernel), (out,))][: 3 if bias else 2]
     native = Convolution(out, kernel, stride, padding)
+    arrays = [random.standard_normal(s).astype(np.float32) for s in
+              ((batch, channels, height, width), (out, channels, kernel, kernel), (out,))][: 2 if added == "nothing" else 3]
+    if added in ("images", "elements"):
+        y = native(*map(Tensor, arrays)).shape
+        arrays.append(random.standard_normal(y[:2] if added == "images" else y).astype(np.float32))
     assert native.native is not None
     monkeypatch.setattr(runtime, "native_library", lambda: None)
     stock = Convolution(out, kernel, stride, padding)
@@ -142,12 +145,13 @@ def assert_alike(native, stock, arrays):
 
 @needs_native
 @pytest.mark.parametrize("act", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("shape", [(4, 8, 8, 8), (1, 3, 5, 7), (2, 33, 9, 13), (3, 1, 1, 1), (2, 130, 16, 16)])
-def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, act, monkeypatch):
+def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, scaled, act, monkeypatch):
     random = np.random.default_rng(0)
-    x, gain, shift = (random.standard_normal(s).astype(np.float32) * 3 for s in (shape, shape[:2], shape[:2]))
+    shapes = (shape, shape[1:2], *((shape[:2],) * 2 if scaled else ()))
     native, stock = both(lambda: UnitChannels(shape[1], act), monkeypatch)
-    assert_alike(native, stock, [x, gain, shift])
+    assert_alike(native, stock, [random.standard_normal(s).astype(np.float32) for s in shapes])
 
 
 def of_group_norm(shape, scaled, mean=2.0):
@@ -227,12 +231,11 @@ def test_what_is_no_number_remains_so_and_divergence_is_noticed(cell, place):
     """Comparisons with NaN are false, so a maximum may lose one."""
     x = np.random.default_rng(0).standard_normal((1, 3, 37)).astype(np.float32)
     x[0, 1, place] = np.nan
-    operator, ones = cell(), Tensor(np.ones((1, 3), np.float32))
+    operator, ones = cell(), Tensor(np.ones(3, np.float32))
     if isinstance(operator, Softmax):
         y = operator(Tensor(x))
     else:
-        gain = ones if isinstance(operator, UnitChannels) else ones[0]
-        y = operator(Tensor(x[..., None]), gain, gain)
+        y = operator(Tensor(x[..., None]), *[ones] * (2 if isinstance(operator, UnitGroups) else 1))
     assert np.isnan(y.asnumpy().reshape(x.shape)[0, 1, place])
 
 
@@ -261,8 +264,8 @@ def test_native_halving_and_its_gradient_equal_the_stock_ones(shape, monkeypatch
 def test_native_operators_take_what_a_transposition_made(monkeypatch):
     x = Tensor(np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(np.float32)).transpose(0, 3, 2, 1)
     native, stock = both(lambda: UnitChannels(4, True), monkeypatch)
-    one = Tensor(np.ones((2, 4), np.float32))
-    np.testing.assert_allclose(native(x, one, one).asnumpy(), stock(x, one, one).asnumpy(), atol=1e-5)
+    one = Tensor(np.ones(4, np.float32))
+    np.testing.assert_allclose(native(x, one).asnumpy(), stock(x, one).asnumpy(), atol=1e-5)
 
 
 @needs_native
@@ -270,7 +273,7 @@ def test_native_operators_take_what_a_transposition_made(monkeypatch):
 def test_ten_thousand_calls_leak_nothing():
     conv, norm = Convolution(8, 3, 1, 1), UnitChannels(8, True)
     x, weight = Tensor(np.ones((2, 8, 16, 16), np.float32)), Tensor(np.ones((8, 8, 3, 3), np.float32))
-    one = Tensor(np.ones((2, 8), np.float32))
+    one = Tensor(np.ones(8, np.float32))
 
     def resident():
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -278,7 +281,7 @@ def test_ten_thousand_calls_leak_nothing():
 
     def call(times):
         for n in range(times):
-            y = norm(conv(x, weight), one, one)
+            y = norm(conv(x, weight), one)
             if n % 100 == 0:
                 y.asnumpy()  # so that not too many calls are waiting
 
