@@ -156,9 +156,11 @@ def serve(case: Case, compile_cache: bool) -> None:
     """Do the work that is asked for, line by line: a kind of work, or "memory", and how often; answer with a number each."""
     runtime.setup(RuntimeConfig(device="CPU"))
     work = Work(case)
-    cache = runtime.CompileCache(("benchmark", str(case))) if compile_cache else None
+    cache = None
     for line in sys.stdin:
         kind, count = line.split()
+        if compile_cache and cache is None:
+            cache = runtime.CompileCache(("benchmark", str(case), kind))  # other work has other graphs
         answer = peak_memory() if kind == "memory" else seconds(getattr(work, kind), int(count))
         print(f"{answer:.6f}", flush=True)
         if cache is not None:
