@@ -46,7 +46,9 @@ def test_the_script_for_slurm_explains_all_that_can_be_said():
 def test_a_script_does_not_go_on_after_a_command_that_was_asked_to_stop(signal, status):
     # As training does: the command sees the signal too, saves, and ends with status 0.
     code = f"source {FOLDER}/environment.sh; sh -c 'kill -{signal} $PPID; exit 0'; echo went on"
-    done = subprocess.run(["bash", "-c", f"set -euo pipefail; {code}"], capture_output=True, text=True)
+    # Where the tests run in the background of a shell SIGINT is ignored, and what is ignored from the start cannot be trapped.
+    bash = ["env", "--default-signal=INT", "bash"]
+    done = subprocess.run([*bash, "-c", f"set -euo pipefail; {code}"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (status, "")
 
 
