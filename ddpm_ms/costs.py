@@ -104,19 +104,21 @@ class _Counter:
             yield
 
     def _cell(self, call: Callable[..., Any], cell: nn.Cell, *inputs: Any, **keywords: Any) -> Any:
-        """A layer, which is a Cell without others in it, needs its inputs again; softmax its result alone."""
-        is_softmax, before = isinstance(cell, (Softmax, nn.Softmax)), self.flops
-        self._inside += is_softmax
+        """A layer, which is a Cell without others in it, needs its inputs again; a convolution not what it adds, softmax its
+        result alone."""
+        is_softmax, is_convolution, before = isinstance(cell, (Softmax, nn.Softmax)), isinstance(cell, Convolution), self.flops
+        self._inside += is_softmax or is_convolution
         out = call(cell, *inputs, **keywords)
-        self._inside -= is_softmax
+        self._inside -= is_softmax or is_convolution
         # Whichever form of these computed.
-        if isinstance(cell, Convolution):
+        if is_convolution:
             self.flops = before + _of_convolution(out, inputs[1])
+            self._keep(inputs[:2])
         elif isinstance(cell, (UnitChannels, NearestUpsample)):
             self.flops = before
         if is_softmax:
             self._keep((out,))
-        elif not cell.cells():
+        elif not is_convolution and not cell.cells():
             self._keep((*inputs, *keywords.values()))
         return out
 

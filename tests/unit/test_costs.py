@@ -65,6 +65,24 @@ def test_the_arithmetic_is_the_same_whichever_form_of_an_operator_computes(tiny_
     assert native.flops == stock.flops and native.parameters == stock.parameters
 
 
+class Added(nn.Cell):
+    """A convolution that adds what another one makes, or the sum of the two."""
+
+    self_condition = False
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside, self.first, self.second = inside, conv(2, 2, 3), conv(2, 2, 1)
+
+    def construct(self, x, time):
+        return self.first(x, self.second(x)) if self.inside else self.first(x) + self.second(x)
+
+
+def test_what_a_convolution_adds_is_not_kept():
+    inside, outside = (costs.count(Added(inside), 2, (4, 4)) for inside in (True, False))
+    assert inside == outside and inside.activations == 2 * 4 * 4  # x
+
+
 class Layers(nn.Cell):
     """What keeps something for the backward pass, and what does not."""
 
