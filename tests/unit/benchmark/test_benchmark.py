@@ -103,3 +103,24 @@ def test_reading_files_is_timed_too(capsys):
     assert main(["benchmark", "--device", "CPU", "--case", "d", "--work", *kinds, "--repeats", "1"]) == 0
     out = capsys.readouterr().out
     assert all(f"| {kind} |" in out for kind in kinds)
+
+
+def test_other_work_has_other_graphs_in_the_cache(monkeypatch):
+    from ddpm_ms.benchmark import work
+
+    keys = []
+
+    class Cache:
+        def __init__(self, key):
+            keys.append(key)
+
+        def seal(self):
+            pass
+
+    monkeypatch.setattr(work, "Work", lambda case: type("Idle", (), {"train": lambda self: None, "sample": lambda self: None})())
+    monkeypatch.setattr(work.runtime, "setup", lambda config: None)
+    monkeypatch.setattr(work.runtime, "CompileCache", Cache)
+    for kind in ("train", "sample"):
+        monkeypatch.setattr(sys, "stdin", [f"{kind} 1\n", f"{kind} 2\n"])
+        work.serve(CASES["a"], compile_cache=True)
+    assert len(keys) == len(set(keys)) == 2
