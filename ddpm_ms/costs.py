@@ -16,10 +16,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ddpm_ms.config import TrainingConfig
+from ddpm_ms.ops.attention import EfficientAttention, ScaledDotProductAttention
 from ddpm_ms.ops.convolution import Convolution
 from ddpm_ms.ops.muon import is_matrix
 from ddpm_ms.ops.normalization import UnitChannels
-from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import NearestUpsample
 
 BACKWARD = 2  # as much as the forward pass for the gradient of the inputs, and again for that of the weights
@@ -106,7 +106,7 @@ class _Counter:
     def _cell(self, call: Callable[..., Any], cell: nn.Cell, *inputs: Any, **keywords: Any) -> Any:
         """A layer, which is a Cell without others in it, needs its inputs again; a convolution not what it adds, softmax its
         result alone."""
-        is_softmax, is_convolution, before = isinstance(cell, (Softmax, nn.Softmax)), isinstance(cell, Convolution), self.flops
+        is_softmax, is_convolution, before = isinstance(cell, nn.Softmax), isinstance(cell, Convolution), self.flops
         self._inside += is_softmax or is_convolution
         out = call(cell, *inputs, **keywords)
         self._inside -= is_softmax or is_convolution
@@ -114,6 +114,8 @@ class _Counter:
         if is_convolution:
             self.flops = before + _of_convolution(out, inputs[1])
             self._keep(inputs[:2])
+        elif isinstance(cell, (EfficientAttention, ScaledDotProductAttention)):
+            self.flops = before + _of_attention(cell, *inputs)
         elif isinstance(cell, (UnitChannels, NearestUpsample)):
             self.flops = before
         if is_softmax:
@@ -148,6 +150,15 @@ class _Counter:
 
 def _of_convolution(out: Any, weight: Any) -> int:
     return 2 * out.size * weight.size // weight.shape[0]
+
+
+def _of_attention(cell: Any, x: Any, weight: Any, bias: Any = None, memory: Any = None) -> int:
+    """The projection, and two products: of every query with every key or, of linear attention, over the pixels."""
+    images, channels, height, width = x.shape
+    hidden, pixels = cell.heads * cell.dim_head, height * width
+    keys = pixels + (0 if memory is None else memory.size // (2 * hidden))
+    products = 2 * pixels * keys if isinstance(cell, ScaledDotProductAttention) else cell.dim_head * (pixels + keys)
+    return 2 * images * hidden * (3 * channels * pixels + products)
 
 
 def _storage(tensor: Any) -> dict[str, bool]:

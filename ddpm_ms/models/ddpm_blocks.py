@@ -13,7 +13,7 @@ from mindspore.common.initializer import XavierUniform
 
 from ddpm_ms.models.layers import Dropout, GroupNorm, conv
 from ddpm_ms.ops.attention import ScaledDotProductAttention
-from ddpm_ms.ops.convolution import Convolution, Padding
+from ddpm_ms.ops.convolution import Padding
 from ddpm_ms.ops.upsampling import NearestUpsample
 
 GLOROT: dict[str, Any] = {"weight_init": "xavier_uniform", "bias_init": "zeros"}
@@ -66,24 +66,14 @@ class SelfAttention(nn.Cell):
 
     def __init__(self, dim: int, heads: int, norm: Callable[..., GroupNorm]) -> None:
         super().__init__()
-        self.dim_head = dim // heads
         self.norm = norm(dim)
         # Three Glorot-uniform matrices in one: the number of outputs that each of them has is a third.
         self.to_qkv = conv(dim, 3 * dim, 1, weight_init=XavierUniform(2**0.5), bias_init="zeros")
-        self.project = Convolution(dim, 1)
-        self.attend = ScaledDotProductAttention(heads, self.dim_head**-0.5)
+        self.attend = ScaledDotProductAttention(heads, dim // heads)
         self.to_out = conv(dim, dim, 1, **ZERO)
-        self.split, self.reshape, self.cast = ops.Split(0, 3), ops.Reshape(), ops.Cast()
 
     def construct(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        weights = self.split(self.cast(self.to_qkv.weight, h.dtype))
-        biases = self.split(self.cast(self.to_qkv.bias, h.dtype))
-        heads = (-1, self.dim_head, h.shape[2] * h.shape[3])
-        q = self.reshape(self.project(h, weights[0], biases[0]), heads)
-        k = self.reshape(self.project(h, weights[1], biases[1]), heads)
-        v = self.reshape(self.project(h, weights[2], biases[2]), heads)
-        return self.to_out(self.reshape(self.attend(q, k, v), h.shape), x)
+        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.to_qkv.bias), x)
 
 
 class StridedConv(nn.Cell):

@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ddpm_ms.errors import InputError
+from ddpm_ms.ops.attention import EfficientAttention, ScaledDotProductAttention
 from ddpm_ms.ops.convolution import Convolution
 
 _TYPES = {"fp16": ms.float16, "bf16": ms.bfloat16}
@@ -43,9 +44,9 @@ def set_precision(model: nn.Cell, precision: str, amp_level: str) -> None:
     for _, cell in model.cells_and_names():
         if isinstance(cell, _IN_FLOAT32) or getattr(cell, "in_float32", False):
             cell.to_float(ms.float32)
-        elif isinstance(cell, Convolution):
+        elif isinstance(cell, (Convolution, EfficientAttention, ScaledDotProductAttention)):
             # Operator by operator, inputs are cast behind the test of their type, and the native kernels know float32 only.
-            cell.native = cell.native_with_bias = None
+            cell.native = None
 
 
 def _check_kernels(kind: ms.Type, precision: str) -> None:

@@ -1,4 +1,4 @@
-// Normalisation with activation, softmax and upsampling of float32 tensors, forward and backward, each in one pass over
+// Normalisation with activation, upsampling and pools of float32 tensors, forward and backward, each in one pass over
 // memory where MindSpore would take ten.
 
 #include <vector>
@@ -8,14 +8,11 @@
 namespace {
 
 using ddpm_ms::Each;
-using ddpm_ms::Exp;
 using ddpm_ms::Floats;
-using ddpm_ms::Largest;
 using ddpm_ms::Max;
 using ddpm_ms::Sigmoid;
 using ddpm_ms::Sum;
 
-constexpr int kWide = 256;  // the same for softmax, which goes through memory in long strides
 constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
 
 // One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. x and y (channels, pixels).
@@ -141,65 +138,6 @@ struct Norm {
   void **rest;
 };
 
-// Softmax over the rows of one (rows, columns) matrix, that is along its first axis. `block` has room for rows * kWide: a
-// copy without the gaps between rows, which are often powers of two and would all fall into one place of the cache.
-MULTI void SoftmaxDown(const float *x, int64_t rows, int64_t columns, float *block, float *y) {
-  for (int64_t begin = 0; begin < columns; begin += kWide) {
-    int n = static_cast<int>(std::min<int64_t>(kWide, columns - begin));
-    float top[kWide], sum[kWide] = {};
-    for (int p = 0; p < n; ++p) top[p] = x[begin + p];
-    for (int64_t r = 0; r < rows; ++r) {
-      const float *in = x + r * columns + begin;
-      float *kept = block + r * kWide;
-      for (int p = 0; p < n; ++p) {
-        kept[p] = in[p];
-        top[p] = Max(top[p], in[p]);
-      }
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      float *kept = block + r * kWide;
-      for (int p = 0; p < n; ++p) sum[p] += kept[p] = Exp(kept[p] - top[p]);
-    }
-    for (int p = 0; p < n; ++p) sum[p] = 1.0f / sum[p];
-    for (int64_t r = 0; r < rows; ++r) {
-      const float *kept = block + r * kWide;
-      float *out = y + r * columns + begin;
-      for (int p = 0; p < n; ++p) out[p] = kept[p] * sum[p];
-    }
-  }
-}
-
-MULTI void SoftmaxDownBackward(const float *y, const float *dy, int64_t rows, int64_t columns, float *dx) {
-  for (int64_t begin = 0; begin < columns; begin += kWide) {
-    int n = static_cast<int>(std::min<int64_t>(kWide, columns - begin));
-    float along[kWide] = {};
-    for (int64_t r = 0; r < rows; ++r)
-      for (int p = 0; p < n; ++p) along[p] += y[r * columns + begin + p] * dy[r * columns + begin + p];
-    for (int64_t r = 0; r < rows; ++r)
-      for (int p = 0; p < n; ++p) {
-        int64_t i = r * columns + begin + p;
-        dx[i] = y[i] * (dy[i] - along[p]);
-      }
-  }
-}
-
-// Softmax of each row.
-MULTI void SoftmaxAlong(const float *x, int64_t rows, int64_t columns, float *y) {
-  for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
-    float top = Largest(x, columns);
-    for (int64_t i = 0; i < columns; ++i) y[i] = Exp(x[i] - top);
-    float scale = 1.0f / Sum(static_cast<int>(columns), [&](int k) { return y[k]; });
-    for (int64_t i = 0; i < columns; ++i) y[i] *= scale;
-  }
-}
-
-MULTI void SoftmaxAlongBackward(const float *y, const float *dy, int64_t rows, int64_t columns, float *dx) {
-  for (int64_t r = 0; r < rows; ++r, y += columns, dy += columns, dx += columns) {
-    float along = Sum(static_cast<int>(columns), [&](int k) { return y[k] * dy[k]; });
-    for (int64_t i = 0; i < columns; ++i) dx[i] = y[i] * (dy[i] - along);
-  }
-}
-
 void Upsample(const float *x, int64_t height, int64_t width, float *y) {
   for (int64_t h = 0; h < height; ++h, x += width) {
     float *row = y + 4 * h * width;
@@ -279,40 +217,6 @@ int norm_backward(int, void **params, int *, int64_t **shapes, const char **, vo
 // (x, gain, scale, shift, {act}, dy) -> dx, dgain, dscale, dshift
 int norm_scaled_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return Norm(params, shapes, true).Backward();
-}
-
-// x (B, M, N) -> softmax over M
-int softmax_down(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
-  return Each(shapes[0][0], [=](int64_t b) {
-    thread_local std::vector<float> block;
-    block.resize(rows * kWide);
-    SoftmaxDown(Floats(params[0]) + b * size, rows, columns, block.data(), Floats(params[1]) + b * size);
-  });
-}
-
-// (y, dy) -> dx
-int softmax_down_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
-  return Each(shapes[0][0], [=](int64_t b) {
-    SoftmaxDownBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * size, rows, columns, Floats(params[2]) + b * size);
-  });
-}
-
-// x (B, M, N) -> softmax over N
-int softmax_along(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
-  return Each(shapes[0][0], [=](int64_t b) {
-    SoftmaxAlong(Floats(params[0]) + b * size, rows, columns, Floats(params[1]) + b * size);
-  });
-}
-
-// (y, dy) -> dx
-int softmax_along_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  int64_t rows = shapes[0][1], columns = shapes[0][2], size = rows * columns;
-  return Each(shapes[0][0], [=](int64_t b) {
-    SoftmaxAlongBackward(Floats(params[0]) + b * size, Floats(params[1]) + b * size, rows, columns, Floats(params[2]) + b * size);
-  });
 }
 
 // x (B, C, H, W) -> (B, C, 2H, 2W)

@@ -1,41 +1,97 @@
-"""Softmax attention: MindSpore's flash attention on Ascend in 16 bits, two matrix products and a softmax elsewhere.
+"""Attention of every pixel to every pixel, softmax and linear: one native operator on CPUs where it could be built, MindSpore's
+flash attention on Ascend in 16 bits, matrix products and softmax elsewhere.
 
-The flash path was held against the other one in its arguments and shapes alone. It has not run on a device, and nothing
-about its speed was measured.
+All keep the layout (batch * heads, head dim, pixels), so that every product is one batched matrix product with a transpose
+flag and nothing is copied. The flash path was held against the plain one in its arguments and shapes alone. It has not run on
+a device, and nothing about its speed was measured.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
-from ddpm_ms.ops.softmax import Softmax
+from ddpm_ms.ops.convolution import Convolution
 
 
-class ScaledDotProductAttention(nn.Cell):
-    """v softmax(scale q^T k)^T for every head (arXiv:1706.03762, equation 1), statistics in float32.
+class _HeadsAttention(nn.Cell):
+    """What both kinds share: the projection to queries, keys and values, and the learned memory.
 
     Args:
-        heads: number of heads.
-        scale: of the scores, usually 1 / sqrt(head dim).
+        heads, dim_head: how many heads, and how many features each has.
 
     Inputs:
-        q (B * heads, head dim, N), k and v (B * heads, head dim, M), all of one type.
+        x (B, C, H, W); weight (3 * heads * dim_head, C, 1, 1), whose rows are all queries, all keys, all values, and within each
+        of them head after head; bias, as many numbers, or None; memory, learned keys and values that every image attends to,
+        or None.
 
     Outputs:
-        (B * heads, head dim, N), of the same type.
+        (B, heads * dim_head, H, W), in the type of x.
     """
 
-    def __init__(self, heads: int, scale: float) -> None:
+    native_name = ""
+
+    def __init__(self, heads: int, dim_head: int) -> None:
         super().__init__()
-        self.heads, self.scale = heads, scale
+        self.heads, self.dim_head, self.scale = heads, dim_head, dim_head**-0.5
+        library = runtime.native_library()
+        # Both are there or neither is.
+        self.native: Any = NativeAttention(library, self.native_name, heads, self.scale) if library else None
+        self.native_with_memory: Any = _NativeWithMemory(library, self.native_name, heads, self.scale) if library else None
+        self.project = Convolution(heads * dim_head, 1)
+        self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
+        self.cast, self.tile = ops.Cast(), ops.Tile()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            qkv = self.project(x, weight, bias)
+            return self.native(qkv) if memory is None else self.native_with_memory(qkv, memory)
+        batch, _, height, width = x.shape
+        q, k, v = self.project_heads(x, weight, bias)
+        if memory is not None:
+            k, v = self.append(k, memory[0], batch), self.append(v, memory[1], batch)
+        return self.reshape(self.attend(q, k, v), (batch, self.heads * self.dim_head, height, width))
+
+    def project_heads(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Three of (B * heads, dim_head, H * W). The weight is split instead of what it makes, which is much larger."""
+        shape = (-1, self.dim_head, x.shape[2] * x.shape[3])
+        weights, biases = self.split(self.cast(weight, x.dtype)), (None, None, None)
+        if bias is not None:
+            biases = self.split(self.cast(bias, x.dtype))
+        q = self.reshape(self.project(x, weights[0], biases[0]), shape)
+        k = self.reshape(self.project(x, weights[1], biases[1]), shape)
+        v = self.reshape(self.project(x, weights[2], biases[2]), shape)
+        return q, k, v
+
+    def append(self, x: Tensor, memory: Tensor, batch: int) -> Tensor:
+        """``memory`` (heads, dim_head, M) behind the pixels of ``x`` (B * heads, dim_head, pixels)."""
+        return self.concat((x, self.cast(self.tile(memory, (batch, 1, 1)), x.dtype)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B * heads, dim_head, N), k and v (B * heads, dim_head, M), all of one type -> as q."""
+        raise NotImplementedError
+
+
+class ScaledDotProductAttention(_HeadsAttention):
+    """v softmax(q^T k / sqrt(dim_head))^T for every head (arXiv:1706.03762, equation 1), statistics in float32. Memory is
+    (2, heads, M, dim_head)."""
+
+    native_name = "attention"
+
+    def __init__(self, heads: int, dim_head: int) -> None:
+        super().__init__(heads, dim_head)
         self.on_ascend = runtime.device_target() == "Ascend"
         self.scores, self.mix = ops.BatchMatMul(transpose_a=True), ops.BatchMatMul(transpose_b=True)
-        self.softmax, self.cast = Softmax(-1), ops.Cast()
-        self.reshape, self.transpose = ops.Reshape(), ops.Transpose()
+        self.softmax, self.transpose = nn.Softmax(-1), ops.Transpose()
 
-    def construct(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def append(self, x: Tensor, memory: Tensor, batch: int) -> Tensor:
+        return super().append(x, self.transpose(memory, (0, 2, 1)), batch)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.on_ascend and flash_attention_takes(q.dtype, q.shape, k.shape, self.heads):
             return self.flash(q, k, v)
         weights = self.softmax(self.cast(self.scores(q * self.scale, k), ms.float32))  # (B * heads, N, M)
@@ -52,7 +108,72 @@ class ScaledDotProductAttention(nn.Cell):
         return self.transpose(self.reshape(x, (-1, self.heads, *x.shape[1:])), (0, 1, 3, 2))
 
 
+class EfficientAttention(_HeadsAttention):
+    """(softmax(k) v^T / sqrt(dim_head))^T softmax(q) for every head, with softmax of keys along the pixels and of queries along
+    the features: its cost is linear in the number of pixels (arXiv:1812.01243, section 3.2). Memory is (2, heads, dim_head, M);
+    without it values are divided by the number of pixels."""
+
+    native_name = "linear_attention"
+
+    def __init__(self, heads: int, dim_head: int) -> None:
+        super().__init__(heads, dim_head)
+        self.softmax, self.softmax_features = nn.Softmax(-1), nn.Softmax(-2)
+        self.outer, self.gather = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul(transpose_a=True)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        pixels = q.shape[2]
+        if k.shape[2] == pixels:
+            v = v / pixels
+        # Softmax computes in float32 even where the rest has 16 bits.
+        k, q = self.cast(self.softmax(k), v.dtype), self.cast(self.softmax_features(q), v.dtype)
+        return self.gather(self.outer(k, v) * self.scale, q)  # the product in the middle is (B * heads, dim_head, dim_head)
+
+
+class NativeAttention(nn.Cell):
+    """The operators of attention.cpp: queries, keys and values (B, 3 * heads * dim_head, H, W) -> (B, heads * dim_head, H, W)."""
+
+    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
+        super().__init__()
+        self.config = Tensor(np.array([heads, scale], np.float32))
+
+        def out_shape(qkv, *others):
+            return (qkv[0], qkv[1] // 3, *qkv[2:])
+
+        self.forward = ops.Custom(f"{library}:{name}_forward", out_shape, _first, func_type="aot")
+        gradients = self.gradients()
+        self.backward = ops.Custom(f"{library}:{name}_backward", gradients, gradients, func_type="aot")
+
+    def gradients(self):
+        """The function that names, of the shapes or types of all inputs, those of the gradients."""
+        return _first
+
+    def construct(self, qkv):
+        return self.forward(qkv, self.config)
+
+    def bprop(self, qkv, out, dout):
+        return (self.backward(qkv, self.config, dout),)
+
+
+class _NativeWithMemory(NativeAttention):
+    def gradients(self):
+        return _first_two
+
+    def construct(self, qkv, memory):
+        return self.forward(qkv, memory, self.config)
+
+    def bprop(self, qkv, memory, out, dout):
+        return self.backward(qkv, memory, self.config, dout)
+
+
 def flash_attention_takes(dtype: ms.Type, q_shape: tuple, k_shape: tuple, heads: int) -> bool:
     """Whether these are types and shapes that MindSpore documents for ``ops.flash_attention_score``."""
     return (dtype in (ms.float16, ms.bfloat16) and q_shape[1] % 16 == 0 and q_shape[1] <= 512 and heads <= 256
             and q_shape[0] <= 2048 * heads and q_shape[2] <= 512 * 1024 and k_shape[2] <= 512 * 1024)
+
+
+def _first(x, *others):
+    return x
+
+
+def _first_two(x, y, *others):
+    return x, y

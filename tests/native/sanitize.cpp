@@ -15,7 +15,7 @@ Operator conv2d_forward, conv2d_bias_forward, conv2d_plus_forward, conv2d_backwa
 Operator conv2d_bias_backward_weights;
 Operator conv2d_relu_forward, pool;
 Operator norm_forward, norm_scaled_forward, norm_backward, norm_scaled_backward;
-Operator softmax_down, softmax_down_backward, softmax_along, softmax_along_backward;
+Operator linear_attention_forward, linear_attention_backward, attention_forward, attention_backward;
 Operator upsample_forward, upsample_backward;
 Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
 Operator square_sum, adam;
@@ -103,12 +103,18 @@ void GroupNorm(int64_t n, int64_t c, int64_t h, int64_t w, float groups, float a
   Call(group_norm_scaled_backward, {&x, &gamma, &beta, &scale, &shift, &y, &dx, &dgamma, &dbeta, &dscale, &dshift}, config, 5);
 }
 
-void Softmax(int64_t b, int64_t m, int64_t n) {
-  Array x({b, m, n}), y(x.shape), dx(x.shape);
-  Call(softmax_down, {&x, &y});
-  Call(softmax_down_backward, {&y, &x, &dx});
-  Call(softmax_along, {&x, &y});
-  Call(softmax_along_backward, {&y, &x, &dx});
+void Attention(int64_t images, int64_t heads, int64_t dim, int64_t h, int64_t w, int64_t memories) {
+  Array qkv({images, 3 * heads * dim, h, w}), y({images, heads * dim, h, w}), dqkv(qkv.shape);
+  const std::vector<float> config = {static_cast<float>(heads), 0.5f};
+  for (bool linear : {false, true}) {
+    Operator *forward = linear ? linear_attention_forward : attention_forward;
+    Operator *backward = linear ? linear_attention_backward : attention_backward;
+    Call(forward, {&qkv, &y}, config, 1);
+    Call(backward, {&qkv, &y, &dqkv}, config, 1);
+    Array memory({2, heads, linear ? dim : memories, linear ? memories : dim}), dmemory(memory.shape);
+    Call(forward, {&qkv, &memory, &y}, config, 2);
+    Call(backward, {&qkv, &memory, &y, &dqkv, &dmemory}, config, 2);
+  }
 }
 
 void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {
@@ -160,8 +166,8 @@ void Everything() {
     GroupNorm(1, 3, 5, 7, 3, 1);
     GroupNorm(3, 12, 9, 13, 4, 0);
     GroupNorm(2, 8, 1, 1, 2, 1);
-    Softmax(3, 5, 17);
-    Softmax(2, 130, 259);
+    Attention(3, 2, 5, 3, 7, 4);
+    Attention(1, 3, 8, 13, 25, 1);
     Upsample(3, 5, 7, 3);
     Adam({{}, {1}, {7}, {5, 3, 2}, {64, 33, 3, 3}, {129}, {1, 70001}});
     Adam({{3}});

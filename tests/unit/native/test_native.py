@@ -16,10 +16,10 @@ from ddpm_ms import EMA, GaussianDiffusion, runtime
 from ddpm_ms.data import ArrayDataset
 from ddpm_ms.errors import InputError
 from ddpm_ms.native import build
+from ddpm_ms.ops.attention import EfficientAttention, ScaledDotProductAttention
 from ddpm_ms.ops.convolution import Conv2d, Convolution, ConvolutionReLU
 from ddpm_ms.ops.normalization import UnitChannels, UnitGroups
 from ddpm_ms.ops.pooling import Pool
-from ddpm_ms.ops.softmax import Softmax
 from ddpm_ms.ops.upsampling import AverageDownsample, NearestUpsample
 from ddpm_ms.training.batches import BatchSource
 from ddpm_ms.training.timesteps import TimestepSampler
@@ -189,54 +189,93 @@ def test_native_group_norm_is_its_formula_in_float64(mean):
     np.testing.assert_allclose(found, z / (1 + np.exp(-z)), atol=1e-5 if mean == 0 else 1e-3)
 
 
+SAME_BITS = """if True:
+    import hashlib
+    import mindspore as ms
+    import numpy as np
+    from ddpm_ms import runtime
+    from ddpm_ms.config import RuntimeConfig
+    runtime.setup(RuntimeConfig(device="CPU"))
+    from mindspore import Tensor
+    from ddpm_ms.ops.attention import EfficientAttention, ScaledDotProductAttention
+    from ddpm_ms.ops.normalization import UnitGroups
+    random = np.random.default_rng(0)
+    arrays = [Tensor(random.standard_normal(s).astype(np.float32)) for s in {shapes}]
+    cell = {cell}
+    weigh = Tensor(random.standard_normal(cell(*arrays).shape).astype(np.float32))
+    gradients = ms.grad(lambda *inputs: (cell(*inputs) * weigh).sum(), tuple(range(len(arrays))))(*arrays)
+    print(hashlib.sha256(b"".join(a.asnumpy().tobytes() for a in (cell(*arrays), *gradients))).hexdigest())
+"""
+
+
 @needs_native
-def test_native_group_norm_gives_the_same_bits_on_any_number_of_threads():
-    code = """if True:
-        import hashlib, sys
-        import mindspore as ms
-        import numpy as np
-        from ddpm_ms import runtime
-        from ddpm_ms.config import RuntimeConfig
-        runtime.setup(RuntimeConfig(device="CPU"))
-        from mindspore import Tensor
-        from ddpm_ms.ops.normalization import UnitGroups
-        random = np.random.default_rng(0)
-        arrays = [Tensor(random.standard_normal(s).astype(np.float32)) for s in ((3, 12, 8, 8), (12,), (12,), (3, 12), (3, 12))]
-        norm = UnitGroups(4, 1e-6, act=True)
-        gradients = ms.grad(lambda *inputs: (norm(*inputs) * arrays[0]).sum(), (0, 1, 2, 3, 4))(*arrays)
-        print(hashlib.sha256(b"".join(a.asnumpy().tobytes() for a in (norm(*arrays), *gradients))).hexdigest())
-    """
+@pytest.mark.parametrize(("cell", "shapes"), [
+    ("UnitGroups(4, 1e-6, act=True)", [(3, 12, 8, 8), (12,), (12,), (3, 12), (3, 12)]),
+    ("EfficientAttention(2, 8)", [(3, 6, 9, 16), (48, 6, 1, 1), (48,), (2, 2, 8, 4)]),
+    ("ScaledDotProductAttention(2, 8)", [(3, 6, 9, 16), (48, 6, 1, 1), (48,), (2, 2, 4, 8)]),
+])
+def test_native_operators_give_the_same_bits_on_any_number_of_threads(cell, shapes):
+    code = SAME_BITS.format(cell=cell, shapes=shapes)
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3],
                             env={**os.environ, "OMP_NUM_THREADS": threads}).stdout for threads in ("1", "3")}
     assert len(found) == 1 and len(found.pop().strip()) == 64
 
 
+ATTENTIONS = [ScaledDotProductAttention, EfficientAttention]
+
+
+def of_attention(kind, images, channels, size, heads, width, memories):
+    """Inputs of an attention."""
+    random = np.random.default_rng(0)
+    shapes = [(images, channels, *size), (3 * heads * width, channels, 1, 1), (3 * heads * width,)]
+    shapes.append((2, heads, *((memories, width) if kind is ScaledDotProductAttention else (width, memories))))
+    return [random.standard_normal(s).astype(np.float32) for s in shapes][: 4 if memories else 3]
+
+
 @needs_native
-@pytest.mark.parametrize("axis", [-1, -2])
-@pytest.mark.parametrize("shape", [(4, 32, 64), (1, 1, 1), (3, 5, 17), (2, 130, 259), (5, 64, 1)])
-def test_native_softmax_and_its_gradient_equal_the_stock_ones(shape, axis, monkeypatch):
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 10
-    native, stock = both(lambda: Softmax(axis), monkeypatch)
-    assert_alike(native, stock, [x])
-    # Numbers whose exponentials overflow or vanish.
-    extreme = Tensor(x * 1000)
-    np.testing.assert_allclose(native(extreme).asnumpy(), stock(extreme).asnumpy(), atol=1e-6)
+@pytest.mark.parametrize("memories", [0, 4])
+@pytest.mark.parametrize(("size", "heads", "width"), [((4, 4), 2, 8), ((1, 1), 1, 3), ((5, 7), 3, 16), ((16, 20), 2, 32)])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_native_attention_and_its_gradients_equal_the_plain_ones(kind, size, heads, width, memories, monkeypatch):
+    native, plain = both(lambda: kind(heads, width), monkeypatch)
+    assert native.native is not None and plain.native is None
+    assert_alike(native, plain, of_attention(kind, 3, 6, size, heads, width, memories))
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_native_attention_bears_numbers_whose_exponentials_overflow_or_vanish(kind, monkeypatch):
+    native, plain = both(lambda: kind(2, 8), monkeypatch)
+    x, *others = of_attention(kind, 2, 6, (4, 5), 2, 8, 4)
+    ours, theirs = (cell(Tensor(x * 1000), *map(Tensor, others)).asnumpy() for cell in (native, plain))
+    assert np.isfinite(ours).all()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_what_native_attention_makes_of_an_image_does_not_depend_on_the_batch(kind):
+    x, *others = map(Tensor, of_attention(kind, 5, 6, (9, 16), 2, 8, 4))
+    cell = kind(2, 8)
+    together = cell(x, *others).asnumpy()
+    for first, last in ((0, 1), (1, 5)):
+        np.testing.assert_array_equal(cell(x[first:last], *others).asnumpy(), together[first:last])
 
 
 @needs_native
 @pytest.mark.parametrize("place", [0, 17, 36])
-@pytest.mark.parametrize("cell", [lambda: Softmax(-1), lambda: Softmax(-2), lambda: UnitChannels(3, True),
-                                  lambda: UnitGroups(1, 1e-5, True)])
+@pytest.mark.parametrize("cell", [lambda: UnitChannels(3, True), lambda: UnitGroups(1, 1e-5, True),
+                                  lambda: ScaledDotProductAttention(1, 4), lambda: EfficientAttention(1, 4)])
 def test_what_is_no_number_remains_so_and_divergence_is_noticed(cell, place):
     """Comparisons with NaN are false, so a maximum may lose one."""
-    x = np.random.default_rng(0).standard_normal((1, 3, 37)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((1, 3, 37, 1)).astype(np.float32)
     x[0, 1, place] = np.nan
-    operator, ones = cell(), Tensor(np.ones(3, np.float32))
-    if isinstance(operator, Softmax):
-        y = operator(Tensor(x))
+    operator = cell()
+    if isinstance(operator, (UnitChannels, UnitGroups)):
+        others = [np.ones(3, np.float32)] * (2 if isinstance(operator, UnitGroups) else 1)
     else:
-        y = operator(Tensor(x[..., None]), *[ones] * (2 if isinstance(operator, UnitGroups) else 1))
-    assert np.isnan(y.asnumpy().reshape(x.shape)[0, 1, place])
+        others = [np.ones((12, 3, 1, 1), np.float32)]
+    assert np.isnan(operator(Tensor(x), *map(Tensor, others)).asnumpy()[0, 1, place])
 
 
 @needs_native

@@ -1,0 +1,321 @@
+// Softmax attention and linear attention of float32 tensors, forward and backward, one head of one image after another, so that
+// what lies between the projections and the result never leaves the caches.
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "loops.h"
+#include "matrix.h"
+
+namespace {
+
+using ddpm_ms::Exp;
+using ddpm_ms::Floats;
+using ddpm_ms::Largest;
+using ddpm_ms::Max;
+using ddpm_ms::Multiply;
+using ddpm_ms::Share;
+using ddpm_ms::Sum;
+
+constexpr int kWide = 256;  // pixels whose queries linear attention looks at together
+constexpr int64_t kQueries = 64;  // the same for softmax attention
+constexpr int64_t kLanes = 16;
+
+int64_t Padded(int64_t columns) { return (columns + kLanes - 1) / kLanes * kLanes; }
+
+// Softmax of `scale` times each row, in place. Rows lie Padded(columns) apart; what is behind the columns is lost.
+MULTI void SoftmaxAlong(float *x, int64_t rows, int64_t columns, float scale) {
+  int64_t width = Padded(columns);
+  for (int64_t r = 0; r < rows; ++r, x += width) {
+    for (int64_t i = columns; i < width; ++i) x[i] = -INFINITY;
+    float top = Largest(x, width);
+    for (int64_t i = 0; i < width; i += kLanes)
+      for (int k = 0; k < kLanes; ++k) x[i + k] = Exp(scale * (x[i + k] - top));
+    float inverse = 1.0f / Sum(width, [&](int64_t i) { return x[i]; });
+    for (int64_t i = 0; i < width; i += kLanes)
+      for (int k = 0; k < kLanes; ++k) x[i + k] *= inverse;
+  }
+}
+
+// From the gradient of its results, in `dy` and in place, that of scale times each row.
+MULTI void SoftmaxAlongBackward(const float *y, int64_t rows, int64_t columns, float scale, float *dy) {
+  int64_t width = Padded(columns);
+  for (int64_t r = 0; r < rows; ++r, y += width, dy += width) {
+    float along = Sum(columns, [&](int64_t i) { return y[i] * dy[i]; });
+    for (int64_t i = 0; i < columns; ++i) dy[i] = scale * y[i] * (dy[i] - along);
+  }
+}
+
+// Softmax down the first `columns` <= kWide columns of x, whose rows lie `stride` apart; those of y lie kWide apart.
+MULTI void SoftmaxDown(const float *x, int64_t stride, int64_t rows, int columns, float *y) {
+  float top[kWide], sum[kWide] = {};
+  for (int p = 0; p < columns; ++p) top[p] = x[p];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) {
+      y[r * kWide + p] = x[r * stride + p];
+      top[p] = Max(top[p], y[r * kWide + p]);
+    }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) sum[p] += y[r * kWide + p] = Exp(y[r * kWide + p] - top[p]);
+  for (int p = 0; p < columns; ++p) sum[p] = 1.0f / sum[p];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) y[r * kWide + p] *= sum[p];
+}
+
+// From the gradient of its results, in `dy` and in place, that of x.
+MULTI void SoftmaxDownBackward(const float *y, int64_t stride, int64_t rows, int columns, float *dy) {
+  float along[kWide] = {};
+  for (int64_t r = 0; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) along[p] += y[r * kWide + p] * dy[r * stride + p];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) dy[r * stride + p] = y[r * kWide + p] * (dy[r * stride + p] - along[p]);
+}
+
+// dy = y * (dy - along) for each row of dy; rows of y lie `stride` apart.
+MULTI void ScaleRows(const float *y, int64_t stride, const float *along, int64_t rows, int64_t columns, float *dy) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < columns; ++i) dy[r * columns + i] = y[r * stride + i] * (dy[r * columns + i] - along[r]);
+}
+
+MULTI float Dot(const float *a, const float *b, int64_t n) {
+  return Sum(n, [&](int64_t i) { return a[i] * b[i]; });
+}
+
+// Room for `size` numbers, valid until this thread asks again.
+float *Room(int64_t size) {
+  thread_local std::vector<float> room;
+  if (static_cast<int64_t>(room.size()) < size) room.resize(size);
+  return room.data();
+}
+
+// One head of one image: matrices of (dim, pixels), and learned keys and values, of which there may be none.
+template <typename Number>
+struct Head {
+  Number *q, *k, *v, *memory_k, *memory_v;
+};
+
+// The inputs of an operator: queries, keys and values (images, 3, heads, dim, pixels), learned keys and values (2, heads,
+// `memories` times dim) if there are any, {heads, scale}; then the others.
+struct Task {
+  Task(bool remembers, void **params, int64_t **shapes) {
+    const float *config = Floats(params[remembers ? 2 : 1]);
+    heads = static_cast<int64_t>(config[0]);
+    scale = config[1];
+    images = shapes[0][0];
+    dim = shapes[0][1] / 3 / heads;
+    pixels = shapes[0][2] * shapes[0][3];
+    qkv = Floats(params[0]);
+    if (remembers) {
+      memory = Floats(params[1]);
+      memories = shapes[1][2] * shapes[1][3] / dim;
+    }
+    rest = params + (remembers ? 3 : 2);
+  }
+
+  int64_t Matrix() const { return dim * pixels; }
+  int64_t Learned() const { return dim * memories; }
+  int64_t Keys() const { return pixels + memories; }
+
+  // The head `item` of all heads of all images; `learned` is what is learned for its image.
+  template <typename Number>
+  Head<Number> Of(int64_t item, Number *all, Number *learned) const {
+    int64_t image = item / heads, head = item % heads, gap = heads * Matrix();
+    Number *q = all + image * 3 * gap + head * Matrix(), *memory_k = learned + head * Learned();
+    return {q, q + gap, q + 2 * gap, memory_k, memory_k + heads * Learned()};
+  }
+  Head<const float> In(int64_t item) const { return Of(item, qkv, memory); }
+
+  // Run `body(item)`, which returns oneDNN's status, for all heads of all images, in `parts` parts each.
+  template <typename Body>
+  int Run(int64_t parts, Body body) const {
+    return ddpm_ms::Guarded([&] { Items(parts, body); });
+  }
+  template <typename Body>
+  void Items(int64_t parts, Body body) const {
+    std::atomic<int> status{0};
+    Share(images * heads * parts, [&](int64_t item) {
+      if (int failed = body(item)) status = failed;
+    });
+    if (status != 0) throw std::runtime_error("oneDNN: status " + std::to_string(status));
+  }
+
+  // The gradients of all inputs by `body(in, dy, out)`. Those of what is learned are summed over the images in a fixed order.
+  template <typename Body>
+  int Gradients(Body body) const {
+    return ddpm_ms::Guarded([&] {
+      const float *dy = Floats(rest[0]);
+      float *dqkv = Floats(rest[1]);
+      int64_t size = 2 * heads * Learned();
+      std::vector<float> learned(images * size);
+      Items(1, [&](int64_t item) {
+        return body(In(item), dy + item * Matrix(), Of(item, dqkv, learned.data() + item / heads * size));
+      });
+      if (memories == 0) return;
+      float *dmemory = Floats(rest[2]);
+      for (int64_t i = 0; i < size; ++i) {
+        double sum = 0;
+        for (int64_t image = 0; image < images; ++image) sum += learned[image * size + i];
+        dmemory[i] = static_cast<float>(sum);
+      }
+    });
+  }
+
+  int64_t images, heads, dim, pixels, memories = 0;
+  float scale;
+  const float *qkv, *memory = nullptr;
+  void **rest;
+};
+
+// Linear attention: with P the softmax of the keys along the pixels and the memory, and Q that of the queries along the features,
+// the context is C = scale P V^T (dim, dim) and the result C^T Q. Memory is (dim, memories); without it the values
+// are divided by the number of pixels.
+struct Linear : Task {
+  using Task::Task;
+
+  float Scale() const { return memories ? scale : scale / static_cast<float>(pixels); }
+
+  // P, of Padded(Keys()) columns, and C behind it.
+  int Context(const Head<const float> &in, float *p, float *c) const {
+    int64_t width = Padded(Keys());
+    for (int64_t r = 0; r < dim; ++r) {
+      std::memcpy(p + r * width, in.k + r * pixels, pixels * sizeof(float));
+      if (memories) std::memcpy(p + r * width + pixels, in.memory_k + r * memories, memories * sizeof(float));
+    }
+    SoftmaxAlong(p, dim, Keys(), 1.0f);
+    int status = Multiply('N', 'T', dim, dim, pixels, p, width, in.v, pixels, false, c, dim, nullptr);
+    if (memories) status |= Multiply('N', 'T', dim, dim, memories, p + pixels, width, in.memory_v, memories, true, c, dim, nullptr);
+    for (int64_t i = 0; i < dim * dim; ++i) c[i] *= Scale();
+    return status;
+  }
+
+  int Forward() const {
+    float *y = Floats(rest[0]);
+    return Run(1, [=](int64_t item) {
+      Head<const float> in = In(item);
+      float *p = Room(dim * (Padded(Keys()) + dim + kWide)), *c = p + dim * Padded(Keys()), *q = c + dim * dim;
+      int status = Context(in, p, c);
+      for (int64_t begin = 0; begin < pixels; begin += kWide) {
+        int n = static_cast<int>(std::min<int64_t>(kWide, pixels - begin));
+        SoftmaxDown(in.q + begin, pixels, dim, n, q);
+        status |= Multiply('T', 'N', dim, n, dim, c, dim, q, kWide, false, y + item * Matrix() + begin, pixels, nullptr);
+      }
+      return status;
+    });
+  }
+
+  int Backward() const {
+    return Gradients([=](const Head<const float> &in, const float *dy, const Head<float> &out) {
+      int64_t width = Padded(Keys());
+      float *p = Room(dim * (width + 2 * dim + kWide + 1)), *c = p + dim * width, *dc = c + dim * dim;
+      float *q = dc + dim * dim, *along = q + dim * kWide;
+      int status = Context(in, p, c);
+      for (int64_t begin = 0; begin < pixels; begin += kWide) {
+        int n = static_cast<int>(std::min<int64_t>(kWide, pixels - begin));
+        SoftmaxDown(in.q + begin, pixels, dim, n, q);
+        status |= Multiply('N', 'T', dim, dim, n, q, kWide, dy + begin, pixels, begin > 0, dc, dim, nullptr);
+        status |= Multiply('N', 'N', dim, n, dim, c, dim, dy + begin, pixels, false, out.q + begin, pixels, nullptr);
+        SoftmaxDownBackward(q, pixels, dim, n, out.q + begin);
+      }
+      for (int64_t r = 0; r < dim; ++r) along[r] = Dot(dc + r * dim, c + r * dim, dim);  // what P and its gradient have in common
+      for (int64_t i = 0; i < dim * dim; ++i) dc[i] *= Scale();
+      status |= Multiply('T', 'N', dim, pixels, dim, dc, dim, p, width, false, out.v, pixels, nullptr);
+      status |= Multiply('N', 'N', dim, pixels, dim, dc, dim, in.v, pixels, false, out.k, pixels, nullptr);
+      ScaleRows(p, width, along, dim, pixels, out.k);
+      if (memories) {
+        status |= Multiply('T', 'N', dim, memories, dim, dc, dim, p + pixels, width, false, out.memory_v, memories, nullptr);
+        status |= Multiply('N', 'N', dim, memories, dim, dc, dim, in.memory_v, memories, false, out.memory_k, memories, nullptr);
+        ScaleRows(p + pixels, width, along, dim, memories, out.memory_k);
+      }
+      return status;
+    });
+  }
+};
+
+// Softmax attention: S = softmax(scale Q^T [K, memory]) along keys, and the result [V, memory] S^T, for some queries after others.
+// Memory is (memories, dim).
+struct Softmax : Task {
+  using Task::Task;
+
+  // products (n, Keys()) with rows Padded(Keys()) apart: of n columns of `a` from `begin` with columns of `b` and rows of `learned`.
+  int Products(const float *a, int64_t begin, int64_t n, const float *b, const float *learned, float *products) const {
+    int64_t width = Padded(Keys());
+    int status = Multiply('T', 'N', n, pixels, dim, a + begin, pixels, b, pixels, false, products, width, nullptr);
+    if (memories) status |= Multiply('T', 'T', n, memories, dim, a + begin, pixels, learned, dim, false, products + pixels, width, nullptr);
+    return status;
+  }
+
+  // y (dim, n) from column `begin` = [a, learned^T] (dim, Keys()) s^T.
+  int Mix(const float *a, const float *learned, const float *s, int64_t begin, int64_t n, float *y) const {
+    int64_t width = Padded(Keys());
+    int status = Multiply('N', 'T', dim, n, pixels, a, pixels, s, width, false, y + begin, pixels, nullptr);
+    if (memories) status |= Multiply('T', 'T', dim, n, memories, learned, dim, s + pixels, width, true, y + begin, pixels, nullptr);
+    return status;
+  }
+
+  // Add to [y, learned^T] (dim, Keys()), or begin with, n columns of `a` from `begin` times s.
+  int Collect(const float *a, int64_t begin, int64_t n, const float *s, float *y, float *learned) const {
+    int64_t width = Padded(Keys());
+    int status = Multiply('N', 'N', dim, pixels, n, a + begin, pixels, s, width, begin > 0, y, pixels, nullptr);
+    if (memories) status |= Multiply('T', 'T', memories, dim, n, s + pixels, width, a + begin, pixels, begin > 0, learned, dim, nullptr);
+    return status;
+  }
+
+  int Forward() const {
+    float *y = Floats(rest[0]);
+    int64_t parts = (pixels + kQueries - 1) / kQueries;
+    return Run(parts, [=](int64_t place) {
+      int64_t item = place / parts, begin = place % parts * kQueries, n = std::min(kQueries, pixels - begin);
+      Head<const float> in = In(item);
+      float *s = Room(n * Padded(Keys()));
+      int status = Products(in.q, begin, n, in.k, in.memory_k, s);
+      SoftmaxAlong(s, n, Keys(), scale);
+      return status | Mix(in.v, in.memory_v, s, begin, n, y + item * Matrix());
+    });
+  }
+
+  int Backward() const {
+    return Gradients([=](const Head<const float> &in, const float *dy, const Head<float> &out) {
+      float *s = Room(2 * kQueries * Padded(Keys())), *ds = s + kQueries * Padded(Keys());
+      int status = 0;
+      for (int64_t begin = 0; begin < pixels; begin += kQueries) {
+        int64_t n = std::min(kQueries, pixels - begin);
+        status |= Products(in.q, begin, n, in.k, in.memory_k, s);
+        SoftmaxAlong(s, n, Keys(), scale);
+        status |= Products(dy, begin, n, in.v, in.memory_v, ds);
+        status |= Collect(dy, begin, n, s, out.v, out.memory_v);
+        SoftmaxAlongBackward(s, n, Keys(), scale, ds);
+        status |= Mix(in.k, in.memory_k, ds, begin, n, out.q);
+        status |= Collect(in.q, begin, n, ds, out.k, out.memory_k);
+      }
+      return status;
+    });
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// (qkv (B, 3 heads dim, H, W), memory (2, heads, dim, M) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
+int linear_attention_forward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(given == 4, params, shapes).Forward();
+}
+
+// (qkv, memory or nothing, {heads, scale}, dy) -> dqkv, dmemory if there is memory
+int linear_attention_backward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(given == 6, params, shapes).Backward();
+}
+
+// (qkv (B, 3 heads dim, H, W), memory (2, heads, M, dim) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
+int attention_forward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(given == 4, params, shapes).Forward();
+}
+
+// (qkv, memory or nothing, {heads, scale}, dy) -> dqkv, dmemory if there is memory
+int attention_backward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(given == 6, params, shapes).Backward();
+}
+
+}  // extern "C"
