@@ -8,7 +8,7 @@ a device, and nothing about its speed was measured.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
@@ -40,7 +40,7 @@ class _HeadsAttention(nn.Cell):
         self.heads, self.dim_head, self.scale = heads, dim_head, dim_head**-0.5
         library = runtime.native_library()
         # Both are there or neither is.
-        self.native: Any = NativeAttention(library, self.native_name, heads, self.scale) if library else None
+        self.native: Any = _NativePlain(library, self.native_name, heads, self.scale) if library else None
         self.native_with_memory: Any = _NativeWithMemory(library, self.native_name, heads, self.scale) if library else None
         self.project = Convolution(heads * dim_head, 1)
         self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
@@ -72,7 +72,7 @@ class _HeadsAttention(nn.Cell):
         return self.concat((x, self.cast(self.tile(memory, (batch, 1, 1)), x.dtype)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B * heads, dim_head, N), k and v (B * heads, dim_head, M), all of one type -> as q."""
+        """Q (B * heads, dim_head, N), k and v (B * heads, dim_head, M), all of one type -> as q."""
         raise NotImplementedError
 
 
@@ -129,10 +129,11 @@ class EfficientAttention(_HeadsAttention):
         return self.gather(self.outer(k, v) * self.scale, q)  # the product in the middle is (B * heads, dim_head, dim_head)
 
 
-class NativeAttention(nn.Cell):
-    """The operators of attention.cpp: queries, keys and values (B, 3 * heads * dim_head, H, W) -> (B, heads * dim_head, H, W)."""
+class _Native(nn.Cell):
+    """What the native forms share, the operators of attention.cpp: queries, keys and values (B, 3 * heads * dim_head, H, W) ->
+    (B, heads * dim_head, H, W). ``gradients`` names, of the shapes or types of all inputs, those of the gradients."""
 
-    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
+    def __init__(self, library: str, name: str, heads: int, scale: float, gradients: Callable) -> None:
         super().__init__()
         self.config = Tensor(np.array([heads, scale], np.float32))
 
@@ -140,12 +141,12 @@ class NativeAttention(nn.Cell):
             return (qkv[0], qkv[1] // 3, *qkv[2:])
 
         self.forward = ops.Custom(f"{library}:{name}_forward", out_shape, _first, func_type="aot")
-        gradients = self.gradients()
         self.backward = ops.Custom(f"{library}:{name}_backward", gradients, gradients, func_type="aot")
 
-    def gradients(self):
-        """The function that names, of the shapes or types of all inputs, those of the gradients."""
-        return _first
+
+class _NativePlain(_Native):
+    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
+        super().__init__(library, name, heads, scale, _first)
 
     def construct(self, qkv):
         return self.forward(qkv, self.config)
@@ -154,9 +155,9 @@ class NativeAttention(nn.Cell):
         return (self.backward(qkv, self.config, dout),)
 
 
-class _NativeWithMemory(NativeAttention):
-    def gradients(self):
-        return _first_two
+class _NativeWithMemory(_Native):
+    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
+        super().__init__(library, name, heads, scale, _first_two)
 
     def construct(self, qkv, memory):
         return self.forward(qkv, memory, self.config)
