@@ -78,8 +78,12 @@ class Work:
         self.images = torch.rand(shape)
         self.x, self.t = torch.randn(shape), torch.full(shape[:1], 500)
 
+    def set_train(self, mode):
+        if self.diffusion.training != mode:  # each goes through all modules
+            self.diffusion.train(mode)
+
     def train(self):
-        self.diffusion.train()
+        self.set_train(True)
         self.optimizer.zero_grad()
         self.diffusion(self.images).backward()
         torch.nn.utils.clip_grad_norm_(self.diffusion.parameters(), 1.0)
@@ -87,12 +91,12 @@ class Work:
         self.ema.update()
 
     def eval(self):
-        self.diffusion.eval()
+        self.set_train(False)
         with torch.inference_mode():
             self.network(self.x, self.t)
 
     def sample(self):
-        self.diffusion.eval()
+        self.set_train(False)
         with torch.inference_mode():
             self.diffusion.sample(batch_size=16)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import XavierUniform
 
 from ddpm_ms.models.layers import Dropout, GroupNorm, conv
@@ -39,18 +39,13 @@ class ResidualBlock(nn.Cell):
         self.norm2, self.conv2 = norm(dim_out, act=True), conv(dim_out, dim_out, 3, **ZERO)
         self.shortcut = conv(dim, dim_out, 1, **GLOROT) if dim != dim_out else nn.Identity()
         self.scale_shift, self.dropout, self.resize = scale_shift, dropout, resize
-        self.split = ops.Split(1, 2)
 
     def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
         h = self.norm1(x)
         if self.resize is not None:
             h, x = self.resize(h), self.resize(x)
         t = self.time_proj(self.time_act(time_emb))
-        if self.scale_shift:
-            scale, shift = self.split(t)
-            h = self.norm2(self.conv1(h), scale, shift)
-        else:
-            h = self.norm2(self.conv1(h, t))
+        h = self.norm2(self.conv1(h), t) if self.scale_shift else self.norm2(self.conv1(h, t))
         if self.dropout is not None and self.training and dropout_key is not None:
             h = self.dropout(h, dropout_key)
         return self.conv2(h, self.shortcut(x))

@@ -32,7 +32,7 @@ def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = T
 class RMSNorm(nn.Cell):
     """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1); then optionally scale and shift.
 
-    Inputs: x (B, dim, H, W); scale and shift (B, dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows.
+    Inputs: x (B, dim, H, W); scale beside shift (B, 2 dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows.
     """
 
     in_float32 = True
@@ -42,10 +42,10 @@ class RMSNorm(nn.Cell):
         self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
         self.unit, self.cast = UnitChannels(dim, act), ops.Cast()
 
-    def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        if scale is not None:
-            scale, shift = self.cast(scale, ms.float32), self.cast(shift, ms.float32)
-        return self.cast(self.unit(self.cast(x, ms.float32), self.g, scale, shift), x.dtype)
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
+        if scale_shift is not None:
+            scale_shift = self.cast(scale_shift, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), self.g, scale_shift), x.dtype)
 
 
 class ChannelLayerNorm(nn.Cell):
@@ -76,10 +76,10 @@ class GroupNorm(nn.Cell):
         self.norm = nn.GroupNorm(groups or math.gcd(8, dim), dim, eps)  # only its parameters are used
         self.unit, self.cast = UnitGroups(self.norm.num_groups, eps, act), ops.Cast()
 
-    def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        if scale is not None:
-            scale, shift = self.cast(scale, ms.float32), self.cast(shift, ms.float32)
-        return self.cast(self.unit(self.cast(x, ms.float32), self.norm.gamma, self.norm.beta, scale, shift), x.dtype)
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
+        if scale_shift is not None:
+            scale_shift = self.cast(scale_shift, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), self.norm.gamma, self.norm.beta, scale_shift), x.dtype)
 
 
 class WeightStandardizedConv(nn.Cell):
@@ -137,7 +137,10 @@ class Dropout(nn.Cell):
 
 
 class Block(nn.Cell):
-    """Convolution, norm, optional scale and shift, SiLU, optional dropout: (B, dim, H, W) -> (B, dim_out, H, W)."""
+    """Convolution, norm, optional scale beside shift (B, 2 dim_out), SiLU, optional dropout.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H, W).
+    """
 
     def __init__(self, dim: int, dim_out: int, kind: str, dropout: float = 0.0, layer: int = 0) -> None:
         super().__init__()
@@ -146,9 +149,8 @@ class Block(nn.Cell):
         self.back = nn.Identity()  # to the network's own precision: norms compute, and answer, in float32
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
-    def construct(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
-                  dropout_key: Tensor | None = None) -> Tensor:
-        x = self.back(self.norm(self.proj(x), scale, shift))
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None, dropout_key: Tensor | None = None) -> Tensor:
+        x = self.back(self.norm(self.proj(x), scale_shift))
         if self.dropout is not None and self.training and dropout_key is not None:
             x = self.dropout(x, dropout_key)
         return x
@@ -166,11 +168,9 @@ class ResnetBlock(nn.Cell):
         self.block1 = Block(dim, dim_out, kind, dropout, layer)
         self.block2 = Block(dim_out, dim_out, kind)
         self.res_conv = conv(dim, dim_out, 1) if dim != dim_out else None
-        self.split = ops.Split(1, 2)
 
     def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
-        scale, shift = self.split(self.time_proj(self.time_act(time_emb)))
-        h = self.block2(self.block1(x, scale, shift, dropout_key))
+        h = self.block2(self.block1(x, self.time_proj(self.time_act(time_emb)), dropout_key))
         return h + x if self.res_conv is None else self.res_conv(x, h)
 
 

@@ -14,12 +14,12 @@ namespace {
 using ddpm_ms::Sigmoid;
 using ddpm_ms::Sum;
 
-// The inputs: x (images, channels, pixels), gamma and beta (channels), scale and shift (images, channels) or null.
+// The inputs: x (images, channels, pixels), gamma and beta (channels), scale beside shift (images, 2 channels) or null.
 struct Inputs {
   int64_t images, channels, pixels, groups;
   float eps;
   bool act;
-  const float *x, *gamma, *beta, *scale, *shift;
+  const float *x, *gamma, *beta, *scale;
 
   int64_t width() const { return channels / groups; }
   int64_t Channel(int64_t group) const { return group % groups * width(); }  // the first of a group; groups of all images
@@ -28,10 +28,10 @@ struct Inputs {
 // What becomes of one channel of one image: x to unit * gain + offset, where unit is (x - mean) * inverse.
 struct Line {
   Line(const Inputs &in, int64_t group, int64_t channel) {
-    int64_t c = in.Channel(group) + channel, place = group / in.groups * in.channels + c;
+    int64_t c = in.Channel(group) + channel, place = 2 * (group / in.groups) * in.channels + c;
     factor = in.scale ? 1.0f + in.scale[place] : 1.0f;
     gain = in.gamma[c] * factor;
-    offset = in.beta[c] * factor + (in.shift ? in.shift[place] : 0.0f);
+    offset = in.beta[c] * factor + (in.scale ? in.scale[place + in.channels] : 0.0f);
   }
   float factor, gain, offset;
 };
@@ -101,24 +101,24 @@ MULTI void Backward(const Inputs &in, int64_t group, const float *dy, float *dx,
   }
 }
 
-// x, gamma, beta, then scale and shift if there are any, then {groups, eps, act} as float32.
+// x, gamma, beta, then scale beside shift if there are any, then {groups, eps, act} as float32.
 Inputs Read(void **params, int64_t **shapes, bool scaled) {
-  const float *config = ddpm_ms::Floats(params[scaled ? 5 : 3]);
+  const float *config = ddpm_ms::Floats(params[scaled ? 4 : 3]);
   Inputs in{shapes[0][0], shapes[0][1], shapes[0][2] * shapes[0][3], static_cast<int64_t>(config[0]), config[1], config[2] != 0};
   in.x = ddpm_ms::Floats(params[0]), in.gamma = ddpm_ms::Floats(params[1]), in.beta = ddpm_ms::Floats(params[2]);
-  in.scale = scaled ? ddpm_ms::Floats(params[3]) : nullptr, in.shift = scaled ? ddpm_ms::Floats(params[4]) : nullptr;
+  in.scale = scaled ? ddpm_ms::Floats(params[3]) : nullptr;
   return in;
 }
 
 int RunForward(void **params, int64_t **shapes, bool scaled) {
   Inputs in = Read(params, shapes, scaled);
-  float *y = ddpm_ms::Floats(params[scaled ? 6 : 4]);
+  float *y = ddpm_ms::Floats(params[scaled ? 5 : 4]);
   return ddpm_ms::Each(in.images * in.groups, [=](int64_t group) { Forward(in, group, y); });
 }
 
 int RunBackward(void **params, int64_t **shapes, bool scaled) {
   Inputs in = Read(params, shapes, scaled);
-  void **rest = params + (scaled ? 6 : 4);
+  void **rest = params + (scaled ? 5 : 4);
   float *dy = ddpm_ms::Floats(rest[0]), *dx = ddpm_ms::Floats(rest[1]), *dgamma = ddpm_ms::Floats(rest[2]),
         *dbeta = ddpm_ms::Floats(rest[3]);
   return ddpm_ms::Guarded([&] {
@@ -128,12 +128,14 @@ int RunBackward(void **params, int64_t **shapes, bool scaled) {
     for (int64_t c = 0; c < in.channels; ++c) {
       double of_gamma = 0, of_beta = 0;
       for (int64_t place = c; place < in.images * in.channels; place += in.channels) {
-        double factor = scaled ? 1.0 + in.scale[place] : 1.0;
+        int64_t of_scale = place / in.channels * in.channels + place;
+        double factor = scaled ? 1.0 + in.scale[of_scale] : 1.0;
         of_gamma += factor * dgain[place];
         of_beta += factor * doffset[place];
         if (scaled) {
-          ddpm_ms::Floats(rest[4])[place] = static_cast<float>(in.gamma[c] * dgain[place] + in.beta[c] * doffset[place]);
-          ddpm_ms::Floats(rest[5])[place] = static_cast<float>(doffset[place]);
+          float *dscale = ddpm_ms::Floats(rest[4]) + of_scale;
+          dscale[0] = static_cast<float>(in.gamma[c] * dgain[place] + in.beta[c] * doffset[place]);
+          dscale[in.channels] = static_cast<float>(doffset[place]);
         }
       }
       dgamma[c] = static_cast<float>(of_gamma);
@@ -151,7 +153,7 @@ int group_norm_forward(int, void **params, int *, int64_t **shapes, const char *
   return RunForward(params, shapes, false);
 }
 
-// (x, gamma, beta, scale, shift, config) -> y
+// (x, gamma, beta, scale beside shift (B, 2 C), config) -> y
 int group_norm_scaled_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return RunForward(params, shapes, true);
 }
@@ -161,7 +163,7 @@ int group_norm_backward(int, void **params, int *, int64_t **shapes, const char 
   return RunBackward(params, shapes, false);
 }
 
-// (x, gamma, beta, scale, shift, config, dy) -> dx, dgamma, dbeta, dscale, dshift
+// (x, gamma, beta, scale beside shift, config, dy) -> dx, dgamma, dbeta, and the gradients of scale beside those of shift
 int group_norm_scaled_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return RunBackward(params, shapes, true);
 }

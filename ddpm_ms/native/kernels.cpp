@@ -81,22 +81,22 @@ MULTI void NormBackward(const float *x, const float *gain, const float *shift, b
   }
 }
 
-// The inputs of a norm over channels: x, gains of all images, then scale and shift of each if there are any, then {act}.
+// The inputs of a norm over channels: x, gains of all images, then scale beside shift of each if there are any, then {act}.
 struct Norm {
   Norm(void **params, int64_t **shapes, bool scaled)
       : images(shapes[0][0]), channels(shapes[0][1]), pixels(shapes[0][2] * shapes[0][3]), size(channels * pixels),
         root(std::sqrt(static_cast<float>(channels))), x(Floats(params[0])), gain(Floats(params[1])),
-        scale(scaled ? Floats(params[2]) : nullptr), shift(scaled ? Floats(params[3]) : nullptr),
-        act(*static_cast<int32_t *>(params[scaled ? 4 : 2]) != 0), rest(params + (scaled ? 5 : 3)) {}
+        scale(scaled ? Floats(params[2]) : nullptr), act(*static_cast<int32_t *>(params[scaled ? 3 : 2]) != 0),
+        rest(params + (scaled ? 4 : 3)) {}
 
   // What the channels of an image are multiplied by, then what is added to them. It is valid until this thread asks again.
   const float *Lines(int64_t image) const {
     thread_local std::vector<float> lines;
     lines.resize(2 * channels);
     for (int64_t c = 0; c < channels; ++c) {
-      int64_t place = image * channels + c;
+      int64_t place = 2 * image * channels + c;
       lines[c] = gain[c] * root * (scale ? scale[place] + 1.0f : 1.0f);
-      lines[channels + c] = shift ? shift[place] : 0.0f;
+      lines[channels + c] = scale ? scale[place + channels] : 0.0f;
     }
     return lines.data();
   }
@@ -113,18 +113,19 @@ struct Norm {
     const float *dy = Floats(rest[0]);
     float *dx = Floats(rest[1]), *dgain = Floats(rest[2]);
     return ddpm_ms::Guarded([&] {
-      std::vector<float> of_lines(2 * images * channels);
-      float *dline = of_lines.data(), *dshift = scale ? Floats(rest[4]) : dline + images * channels;
+      std::vector<float> of_lines(scale ? 0 : 2 * images * channels);
+      float *dlines = scale ? Floats(rest[3]) : of_lines.data();
       ddpm_ms::Share(images, [=](int64_t b) {
         const float *lines = Lines(b);
-        NormBackward(x + b * size, lines, lines + channels, act, dy + b * size, channels, pixels, dx + b * size,
-                     dline + b * channels, dshift + b * channels);
+        float *dline = dlines + 2 * b * channels;
+        NormBackward(x + b * size, lines, lines + channels, act, dy + b * size, channels, pixels, dx + b * size, dline,
+                     dline + channels);
       });
       for (int64_t c = 0; c < channels; ++c) {
         double sum = 0;
-        for (int64_t place = c; place < images * channels; place += channels) {
-          sum += dline[place] * (scale ? scale[place] + 1.0f : 1.0f);
-          if (scale) Floats(rest[3])[place] = dline[place] * gain[c] * root;
+        for (int64_t place = c; place < 2 * images * channels; place += 2 * channels) {
+          sum += dlines[place] * (scale ? scale[place] + 1.0f : 1.0f);
+          dlines[place] *= gain[c] * root;
         }
         dgain[c] = static_cast<float>(sum) * root;
       }
@@ -133,7 +134,7 @@ struct Norm {
 
   int64_t images, channels, pixels, size;
   float root;
-  const float *x, *gain, *scale, *shift;
+  const float *x, *gain, *scale;
   bool act;
   void **rest;
 };
@@ -204,7 +205,7 @@ int norm_forward(int, void **params, int *, int64_t **shapes, const char **, voi
   return Norm(params, shapes, false).Forward();
 }
 
-// (x, gain, scale (B, C), shift (B, C), {act}) -> y
+// (x, gain, scale beside shift (B, 2 C), {act}) -> y
 int norm_scaled_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return Norm(params, shapes, true).Forward();
 }
@@ -214,7 +215,7 @@ int norm_backward(int, void **params, int *, int64_t **shapes, const char **, vo
   return Norm(params, shapes, false).Backward();
 }
 
-// (x, gain, scale, shift, {act}, dy) -> dx, dgain, dscale, dshift
+// (x, gain, scale beside shift, {act}, dy) -> dx, dgain, and the gradients of scale beside those of shift
 int norm_scaled_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return Norm(params, shapes, true).Backward();
 }

@@ -14,7 +14,7 @@ from ddpm_ms import runtime
 class UnitChannels(nn.Cell):
     """x / |x|_2 over the channels, times sqrt(C) gain (1 + scale), plus shift; then SiLU with ``act``.
 
-    Inputs: x (B, C, H, W), gain with C numbers in any shape, scale and shift (B, C) or None; float32.
+    Inputs: x (B, C, H, W), gain with C numbers in any shape, scale beside shift (B, 2 C) or None; float32.
     """
 
     in_float32 = True
@@ -26,15 +26,16 @@ class UnitChannels(nn.Cell):
         self.native: Any = _NativeChannels(library, act) if library else None
         self.native_scaled: Any = _NativeScaledChannels(library, act) if library else None
         self.compute, self.act, self.root = _Formulated(dim), nn.SiLU() if act else nn.Identity(), dim**0.5
-        self.reshape, self.tile, self.zeros_like = ops.Reshape(), ops.Tile(), ops.ZerosLike()
+        self.reshape, self.tile, self.zeros_like, self.split = ops.Reshape(), ops.Tile(), ops.ZerosLike(), ops.Split(1, 2)
 
-    def construct(self, x: Tensor, gain: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    def construct(self, x: Tensor, gain: Tensor, scale_shift: Tensor | None = None) -> Tensor:
         if self.native is not None:
-            return self.native(x, gain) if scale is None else self.native_scaled(x, gain, scale, shift)
+            return self.native(x, gain) if scale_shift is None else self.native_scaled(x, gain, scale_shift)
         gain = self.tile(self.reshape(gain * self.root, (1, -1)), (x.shape[0], 1))
-        if scale is None:
+        if scale_shift is None:
             shift = self.zeros_like(gain)
         else:
+            scale, shift = self.split(scale_shift)
             gain = gain * (scale + 1.0)
         return self.act(self.compute(x, gain, shift))
 
@@ -43,7 +44,7 @@ class UnitGroups(nn.Cell):
     """(x - mean) / standard deviation over each group of channels of each image, times gamma (1 + scale), plus beta (1 + scale) +
     shift; then SiLU with ``act``.
 
-    Inputs: x (B, C, H, W), gamma and beta (C,), scale and shift (B, C) or None; float32.
+    Inputs: x (B, C, H, W), gamma and beta (C,), scale beside shift (B, 2 C) or None; float32.
     """
 
     in_float32 = True
@@ -55,18 +56,16 @@ class UnitGroups(nn.Cell):
         self.native: Any = _NativePlainGroups(library, groups, eps, act) if library else None
         self.native_scaled: Any = _NativeScaledGroups(library, groups, eps, act) if library else None
         self.unit, self.act = _FormulatedGroups(groups, eps), nn.SiLU() if act else nn.Identity()
-        self.reshape, self.tile = ops.Reshape(), ops.Tile()
+        self.reshape, self.tile, self.split = ops.Reshape(), ops.Tile(), ops.Split(1, 2)
 
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor, scale: Tensor | None = None,
-                  shift: Tensor | None = None) -> Tensor:
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor, scale_shift: Tensor | None = None) -> Tensor:
         if self.native is not None:
-            if scale is None:
-                return self.native(x, gamma, beta)
-            return self.native_scaled(x, gamma, beta, scale, shift)
+            return self.native(x, gamma, beta) if scale_shift is None else self.native_scaled(x, gamma, beta, scale_shift)
         batch, channels = x.shape[0], x.shape[1]
         gain = self.tile(self.reshape(gamma, (1, channels)), (batch, 1))
         offset = self.tile(self.reshape(beta, (1, channels)), (batch, 1))
-        if scale is not None:
+        if scale_shift is not None:
+            scale, shift = self.split(scale_shift)
             scale = scale + 1.0
             gain, offset = gain * scale, offset * scale + shift
         rows = self.reshape(self.unit(x), (batch * channels, -1))  # whose sums are the gradients of gain and offset
@@ -101,13 +100,13 @@ class _NativeScaledChannels(_NativeNorm):
     """The operators of kernels.cpp."""
 
     def __init__(self, library: str, act: bool) -> None:
-        super().__init__(library, "norm_scaled", np.array([act], np.int32), _first_four)
+        super().__init__(library, "norm_scaled", np.array([act], np.int32), _first_three)
 
-    def construct(self, x, gain, scale, shift):
-        return self.forward(x, gain, scale, shift, self.config)
+    def construct(self, x, gain, scale_shift):
+        return self.forward(x, gain, scale_shift, self.config)
 
-    def bprop(self, x, gain, scale, shift, out, dout):
-        return self.backward(x, gain, scale, shift, self.config, dout)
+    def bprop(self, x, gain, scale_shift, out, dout):
+        return self.backward(x, gain, scale_shift, self.config, dout)
 
 
 class _NativePlainGroups(_NativeNorm):
@@ -127,13 +126,13 @@ class _NativeScaledGroups(_NativeNorm):
     """The operators of group_norm.cpp."""
 
     def __init__(self, library: str, groups: int, eps: float, act: bool) -> None:
-        super().__init__(library, "group_norm_scaled", np.array([groups, eps, act], np.float32), _first_five)
+        super().__init__(library, "group_norm_scaled", np.array([groups, eps, act], np.float32), _first_four)
 
-    def construct(self, x, gamma, beta, scale, shift):
-        return self.forward(x, gamma, beta, scale, shift, self.config)
+    def construct(self, x, gamma, beta, scale_shift):
+        return self.forward(x, gamma, beta, scale_shift, self.config)
 
-    def bprop(self, x, gamma, beta, scale, shift, out, dout):
-        return self.backward(x, gamma, beta, scale, shift, self.config, dout)
+    def bprop(self, x, gamma, beta, scale_shift, out, dout):
+        return self.backward(x, gamma, beta, scale_shift, self.config, dout)
 
 
 class _FormulatedGroups(nn.Cell):
@@ -221,17 +220,13 @@ def _first(x, *others):
     return x
 
 
-def _first_two(x, gain, *others):
-    return x, gain
+def _first_two(x, y, *others):
+    return x, y
 
 
-def _first_three(x, gamma, beta, *others):
-    return x, gamma, beta
+def _first_three(x, y, z, *others):
+    return x, y, z
 
 
-def _first_four(x, gain, scale, shift, *others):
-    return x, gain, scale, shift
-
-
-def _first_five(x, gamma, beta, scale, shift, *others):
-    return x, gamma, beta, scale, shift
+def _first_four(x, y, z, w, *others):
+    return x, y, z, w

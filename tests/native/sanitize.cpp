@@ -84,23 +84,22 @@ void Pools(int64_t n, int64_t c, int64_t h, int64_t w) {
 }
 
 void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
-  Array x({n, c, h, w}), gain({c}), scale({n, c}), shift({n, c}), y(x.shape);
-  Array dx(x.shape), dgain({c}), dscale({n, c}), dshift({n, c});
+  Array x({n, c, h, w}), gain({c}), scale_shift({n, 2 * c}), y(x.shape), dx(x.shape), dgain({c}), dscale_shift({n, 2 * c});
   const std::vector<int32_t> config = {act};
   Call(norm_forward, {&x, &gain, &y}, config, 2);
-  Call(norm_scaled_forward, {&x, &gain, &scale, &shift, &y}, config, 4);
+  Call(norm_scaled_forward, {&x, &gain, &scale_shift, &y}, config, 3);
   Call(norm_backward, {&x, &gain, &y, &dx, &dgain}, config, 2);
-  Call(norm_scaled_backward, {&x, &gain, &scale, &shift, &y, &dx, &dgain, &dscale, &dshift}, config, 4);
+  Call(norm_scaled_backward, {&x, &gain, &scale_shift, &y, &dx, &dgain, &dscale_shift}, config, 3);
 }
 
 void GroupNorm(int64_t n, int64_t c, int64_t h, int64_t w, float groups, float act) {
-  Array x({n, c, h, w}), gamma({c}), beta({c}), scale({n, c}), shift({n, c}), y(x.shape);
-  Array dx(x.shape), dgamma({c}), dbeta({c}), dscale({n, c}), dshift({n, c});
+  Array x({n, c, h, w}), gamma({c}), beta({c}), scale_shift({n, 2 * c}), y(x.shape);
+  Array dx(x.shape), dgamma({c}), dbeta({c}), dscale_shift({n, 2 * c});
   const std::vector<float> config = {groups, 1e-5f, act};
   Call(group_norm_forward, {&x, &gamma, &beta, &y}, config, 3);
-  Call(group_norm_scaled_forward, {&x, &gamma, &beta, &scale, &shift, &y}, config, 5);
+  Call(group_norm_scaled_forward, {&x, &gamma, &beta, &scale_shift, &y}, config, 4);
   Call(group_norm_backward, {&x, &gamma, &beta, &y, &dx, &dgamma, &dbeta}, config, 3);
-  Call(group_norm_scaled_backward, {&x, &gamma, &beta, &scale, &shift, &y, &dx, &dgamma, &dbeta, &dscale, &dshift}, config, 5);
+  Call(group_norm_scaled_backward, {&x, &gamma, &beta, &scale_shift, &y, &dx, &dgamma, &dbeta, &dscale_shift}, config, 4);
 }
 
 void Attention(int64_t images, int64_t heads, int64_t dim, int64_t h, int64_t w, int64_t memories) {

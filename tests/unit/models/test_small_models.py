@@ -139,11 +139,12 @@ def test_the_group_norm_is_mindspores_with_the_scale_behind_it():
     for parameter in (ours.norm.gamma, ours.norm.beta):
         parameter.set_data(Tensor(random.standard_normal(8), ms.float32))
     x = Tensor(random.standard_normal((2, 8, 3, 5)) + 2, ms.float32)
-    scale, shift = (Tensor(random.standard_normal((2, 8)), ms.float32) for _ in range(2))
+    scale_shift = random.standard_normal((2, 16))
+    scale, shift = (Tensor(part, ms.float32) for part in np.split(scale_shift, 2, 1))
     plain = ours.norm(x)
     np.testing.assert_allclose(ours(x).asnumpy(), plain.asnumpy(), rtol=1e-4, atol=1e-5)
     scaled = plain * (scale + 1).reshape((2, 8, 1, 1)) + shift.reshape((2, 8, 1, 1))
-    np.testing.assert_allclose(ours(x, scale, shift).asnumpy(), scaled.asnumpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours(x, Tensor(scale_shift, ms.float32)).asnumpy(), scaled.asnumpy(), rtol=1e-4, atol=1e-4)
 
     seed = Tensor(random.standard_normal(x.shape), ms.float32)
     weights = (ours.norm.gamma, ours.norm.beta)

@@ -149,7 +149,7 @@ def assert_alike(native, stock, arrays):
 @pytest.mark.parametrize("shape", [(4, 8, 8, 8), (1, 3, 5, 7), (2, 33, 9, 13), (3, 1, 1, 1), (2, 130, 16, 16)])
 def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, scaled, act, monkeypatch):
     random = np.random.default_rng(0)
-    shapes = (shape, shape[1:2], *((shape[:2],) * 2 if scaled else ()))
+    shapes = (shape, shape[1:2], *(((shape[0], 2 * shape[1]),) if scaled else ()))
     native, stock = both(lambda: UnitChannels(shape[1], act), monkeypatch)
     assert_alike(native, stock, [random.standard_normal(s).astype(np.float32) for s in shapes])
 
@@ -157,7 +157,7 @@ def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, scaled, act, 
 def of_group_norm(shape, scaled, mean=2.0):
     """Inputs of `UnitGroups`."""
     random = np.random.default_rng(0)
-    shapes = (shape, shape[1:2], shape[1:2], *((shape[:2],) * 2 if scaled else ()))
+    shapes = (shape, shape[1:2], shape[1:2], *(((shape[0], 2 * shape[1]),) if scaled else ()))
     x, *others = (random.standard_normal(s).astype(np.float32) for s in shapes)
     return [x * 3 + mean, *others]
 
@@ -181,11 +181,12 @@ def test_native_group_norm_and_its_gradients_equal_the_plain_ones(shape, groups,
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
 def test_native_group_norm_is_its_formula_in_float64(mean):
     # Far from zero a variance as the mean of squares less the squared mean would have no digit left.
-    x, gamma, beta, scale, shift = of_group_norm((2, 8, 64, 64), True, mean)
+    x, gamma, beta, scale_shift = of_group_norm((2, 8, 64, 64), True, mean)
+    scale, shift = np.split(scale_shift, 2, 1)
     groups = x.astype(np.float64).reshape(2, 4, -1)
     unit = ((groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-6)).reshape(x.shape)
     z = unit * (gamma * (1 + scale))[..., None, None] + (beta * (1 + scale) + shift)[..., None, None]
-    found = UnitGroups(4, 1e-6, act=True)(*map(Tensor, (x, gamma, beta, scale, shift))).asnumpy()
+    found = UnitGroups(4, 1e-6, act=True)(*map(Tensor, (x, gamma, beta, scale_shift))).asnumpy()
     np.testing.assert_allclose(found, z / (1 + np.exp(-z)), atol=1e-5 if mean == 0 else 1e-3)
 
 
@@ -210,7 +211,7 @@ SAME_BITS = """if True:
 
 @needs_native
 @pytest.mark.parametrize(("cell", "shapes"), [
-    ("UnitGroups(4, 1e-6, act=True)", [(3, 12, 8, 8), (12,), (12,), (3, 12), (3, 12)]),
+    ("UnitGroups(4, 1e-6, act=True)", [(3, 12, 8, 8), (12,), (12,), (3, 24)]),
     ("EfficientAttention(2, 8)", [(3, 6, 9, 16), (48, 6, 1, 1), (48,), (2, 2, 8, 4)]),
     ("ScaledDotProductAttention(2, 8)", [(3, 6, 9, 16), (48, 6, 1, 1), (48,), (2, 2, 4, 8)]),
 ])
