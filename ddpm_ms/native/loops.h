@@ -54,6 +54,7 @@ INLINE Number Sum(int64_t n, Term term) {
     for (int k = 0; k < 16; ++k) strands[k] += term(i + k);
   Number rest = 0;
   for (; i < n; ++i) rest += term(i);
+#pragma GCC unroll 4
   for (int half = 8; half > 0; half /= 2)
     for (int k = 0; k < half; ++k) strands[k] += strands[k + half];
   return rest + strands[0];
@@ -69,6 +70,7 @@ INLINE float Largest(const float *x, int64_t n) {
     for (int k = 0; k < 16; ++k) strands[k] = Max(strands[k], x[i + k]);
   }
   for (; i < n; ++i) rest = Max(rest, x[i]);
+#pragma GCC unroll 4
   for (int half = 8; half > 0; half /= 2)
     for (int k = 0; k < half; ++k) strands[k] = Max(strands[k], strands[k + half]);
   return Max(rest, strands[0]);
