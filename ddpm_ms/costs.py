@@ -152,7 +152,7 @@ def _of_convolution(out: Any, weight: Any) -> int:
     return 2 * out.size * weight.size // weight.shape[0]
 
 
-def _of_attention(cell: Any, x: Any, weight: Any, bias: Any = None, memory: Any = None) -> int:
+def _of_attention(cell: Any, x: Any, weight: Any, memory: Any = None, bias: Any = None) -> int:
     """The projection, and two products: of every query with every key or, of linear attention, over the pixels."""
     images, channels, height, width = x.shape
     hidden, pixels = cell.heads * cell.dim_head, height * width

@@ -32,7 +32,7 @@ class LinearAttention(_HeadsCell):
         self.out_norm = RMSNorm(dim) if kind == "rms" else ChannelLayerNorm(dim)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.out_norm(self.to_out(self.attend(self.norm(x), self.to_qkv.weight, None, self.mem_kv)))
+        return self.out_norm(self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv)))
 
 
 class Attention(_HeadsCell):
@@ -43,4 +43,4 @@ class Attention(_HeadsCell):
         self.attend = ScaledDotProductAttention(heads, dim_head)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, None, self.mem_kv))
+        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv))

@@ -68,7 +68,7 @@ class SelfAttention(nn.Cell):
         self.to_out = conv(dim, dim, 1, **ZERO)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.to_qkv.bias), x)
+        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, None, self.to_qkv.bias), x)
 
 
 class StridedConv(nn.Cell):

@@ -53,23 +53,20 @@ MULTI void SoftmaxAlongBackward(const float *y, int64_t rows, int64_t columns, f
   }
 }
 
-// Softmax down the first `columns` <= kWide columns of x, whose rows lie `stride` apart; those of y lie kWide apart.
-MULTI void SoftmaxDown(const float *x, int64_t stride, int64_t rows, int columns, float *y) {
+// Softmax down the first `columns` columns, in place. Rows lie kWide apart.
+MULTI void SoftmaxDown(float *x, int64_t rows, int columns) {
   float top[kWide], sum[kWide] = {};
   for (int p = 0; p < columns; ++p) top[p] = x[p];
+  for (int64_t r = 1; r < rows; ++r)
+    for (int p = 0; p < columns; ++p) top[p] = Max(top[p], x[r * kWide + p]);
   for (int64_t r = 0; r < rows; ++r)
-    for (int p = 0; p < columns; ++p) {
-      y[r * kWide + p] = x[r * stride + p];
-      top[p] = Max(top[p], y[r * kWide + p]);
-    }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int p = 0; p < columns; ++p) sum[p] += y[r * kWide + p] = Weight(y[r * kWide + p] - top[p]);
+    for (int p = 0; p < columns; ++p) sum[p] += x[r * kWide + p] = Weight(x[r * kWide + p] - top[p]);
   for (int p = 0; p < columns; ++p) sum[p] = 1.0f / sum[p];
   for (int64_t r = 0; r < rows; ++r)
-    for (int p = 0; p < columns; ++p) y[r * kWide + p] *= sum[p];
+    for (int p = 0; p < columns; ++p) x[r * kWide + p] *= sum[p];
 }
 
-// From the gradient of its results, in `dy` and in place, that of x.
+// From the gradient of its results, in `dy` and in place, whose rows lie `stride` apart, that of x.
 MULTI void SoftmaxDownBackward(const float *y, int64_t stride, int64_t rows, int columns, float *dy) {
   float along[kWide] = {};
   for (int64_t r = 0; r < rows; ++r)
@@ -101,22 +98,22 @@ struct Head {
   Number *q, *k, *v, *memory_k, *memory_v;
 };
 
-// The inputs of an operator: queries, keys and values (images, 3, heads, dim, pixels), learned keys and values (2, heads,
-// `memories` times dim) if there are any, {heads, scale}; then the others.
+// What both kinds of operators share. After the inputs of their own come learned keys and values (2, heads, `memories` times dim)
+// if there are any, {heads, scale}, and the others.
 struct Task {
-  Task(bool remembers, void **params, int64_t **shapes) {
-    const float *config = Floats(params[remembers ? 2 : 1]);
+  // `projected`: channels of queries, keys and values together; `own`: number of the inputs of their own.
+  Task(int64_t projected, int own, bool remembers, void **params, int64_t **shapes) {
+    const float *config = Floats(params[own + remembers]);
     heads = static_cast<int64_t>(config[0]);
     scale = config[1];
     images = shapes[0][0];
-    dim = shapes[0][1] / 3 / heads;
+    dim = projected / 3 / heads;
     pixels = shapes[0][2] * shapes[0][3];
-    qkv = Floats(params[0]);
     if (remembers) {
-      memory = Floats(params[1]);
-      memories = shapes[1][2] * shapes[1][3] / dim;
+      memory = Floats(params[own]);
+      memories = shapes[own][2] * shapes[own][3] / dim;
     }
-    rest = params + (remembers ? 3 : 2);
+    rest = params + own + remembers + 1;
   }
 
   int64_t Matrix() const { return dim * pixels; }
@@ -130,8 +127,6 @@ struct Task {
     Number *q = all + image * 3 * gap + head * Matrix(), *memory_k = learned + head * Learned();
     return {q, q + gap, q + 2 * gap, memory_k, memory_k + heads * Learned()};
   }
-  Head<const float> In(int64_t item) const { return Of(item, qkv, memory); }
-
   // Run `body(item)`, which returns oneDNN's status, for all heads of all images, in `parts` parts each.
   template <typename Body>
   int Run(int64_t parts, Body body) const {
@@ -146,7 +141,7 @@ struct Task {
     if (status != 0) throw std::runtime_error("oneDNN: status " + std::to_string(status));
   }
 
-  // The gradients of all inputs by `body(in, dy, out)`. Those of what is learned are summed over the images in a fixed order.
+  // The gradients of all of these by `body(item, dy, out)`. Those of what is learned are summed over the images in a fixed order.
   template <typename Body>
   int Gradients(Body body) const {
     return ddpm_ms::Guarded([&] {
@@ -155,7 +150,7 @@ struct Task {
       int64_t size = 2 * heads * Learned();
       std::vector<float> learned(images * size);
       Items(1, [&](int64_t item) {
-        return body(In(item), dy + item * Matrix(), Of(item, dqkv, learned.data() + item / heads * size));
+        return body(item, dy + item * Matrix(), Of(item, dqkv, learned.data() + item / heads * size));
       });
       if (memories == 0) return;
       float *dmemory = Floats(rest[2]);
@@ -169,79 +164,112 @@ struct Task {
 
   int64_t images, heads, dim, pixels, memories = 0;
   float scale;
-  const float *qkv, *memory = nullptr;
+  const float *memory = nullptr;
   void **rest;
 };
 
-// Linear attention: with P the softmax of the keys along the pixels and the memory, and Q that of the queries along the features,
-// the context is C = scale P V^T (dim, dim) and the result C^T Q. Memory is (dim, memories); without it the values
-// are divided by the number of pixels.
+// Linear attention of projected images, x (images, channels, pixels) and weight (3 heads dim, channels): with P the softmax of the
+// keys along the pixels and the memory, and Q that of the queries along the features, the context is C = scale P V^T (dim, dim) and
+// the result C^T Q. Memory is (dim, memories); without it the values are divided by the number of pixels. Images are projected here,
+// twice in training, because the projections of many images are much more memory than their results.
 struct Linear : Task {
-  using Task::Task;
+  Linear(bool remembers, void **params, int64_t **shapes)
+      : Task(shapes[1][0], 2, remembers, params, shapes), channels(shapes[0][1]), x(Floats(params[0])), weight(Floats(params[1])) {}
+
+  // What is needed of one head of one image, in `Room`: P with rows `width` apart, V, C; and the block of Q at hand.
+  struct Parts {
+    int64_t image, head, width;
+    const float *memory_k, *memory_v;
+    float *p, *v, *c, *q, *more;
+  };
 
   float Scale() const { return memories ? scale : scale / static_cast<float>(pixels); }
 
-  // P, of Padded(Keys()) columns, and C behind it.
-  int Context(const Head<const float> &in, float *p, float *c) const {
-    int64_t width = Padded(Keys());
-    for (int64_t r = 0; r < dim; ++r) {
-      std::memcpy(p + r * width, in.k + r * pixels, pixels * sizeof(float));
-      if (memories) std::memcpy(p + r * width + pixels, in.memory_k + r * memories, memories * sizeof(float));
-    }
-    SoftmaxAlong(p, dim, Keys(), 1.0f);
-    int status = Multiply('N', 'T', dim, dim, pixels, p, width, in.v, pixels, false, c, dim, nullptr);
-    if (memories) status |= Multiply('N', 'T', dim, dim, memories, p + pixels, width, in.memory_v, memories, true, c, dim, nullptr);
-    for (int64_t i = 0; i < dim * dim; ++i) c[i] *= Scale();
+  // Queries (0), keys (1) or values (2) of `n` pixels from `begin`.
+  int Project(const Parts &of, int kind, int64_t begin, int64_t n, float *y, int64_t stride) const {
+    const float *rows = weight + (kind * heads + of.head) * dim * channels;
+    return Multiply('N', 'N', dim, n, channels, rows, channels, x + of.image * channels * pixels + begin, pixels, false, y, stride,
+                    nullptr);
+  }
+
+  // All but Q; `more` has room for `extra` numbers.
+  int Prepare(int64_t item, int64_t extra, Parts *of) const {
+    of->image = item / heads, of->head = item % heads, of->width = Padded(Keys());
+    of->memory_k = memory + of->head * Learned(), of->memory_v = of->memory_k + heads * Learned();
+    of->p = Room(dim * (of->width + pixels + dim + kWide) + extra);
+    of->v = of->p + dim * of->width, of->c = of->v + Matrix(), of->q = of->c + dim * dim, of->more = of->q + dim * kWide;
+    int status = Project(*of, 1, 0, pixels, of->p, of->width) | Project(*of, 2, 0, pixels, of->v, pixels);
+    if (memories)
+      for (int64_t r = 0; r < dim; ++r)
+        std::memcpy(of->p + r * of->width + pixels, of->memory_k + r * memories, memories * sizeof(float));
+    SoftmaxAlong(of->p, dim, Keys(), 1.0f);
+    status |= Multiply('N', 'T', dim, dim, pixels, of->p, of->width, of->v, pixels, false, of->c, dim, nullptr);
+    if (memories)
+      status |= Multiply('N', 'T', dim, dim, memories, of->p + pixels, of->width, of->memory_v, memories, true, of->c, dim, nullptr);
+    for (int64_t i = 0; i < dim * dim; ++i) of->c[i] *= Scale();
+    return status;
+  }
+
+  int Queries(const Parts &of, int64_t begin, int n) const {
+    int status = Project(of, 0, begin, n, of.q, kWide);
+    SoftmaxDown(of.q, dim, n);
     return status;
   }
 
   int Forward() const {
     float *y = Floats(rest[0]);
     return Run(1, [=](int64_t item) {
-      Head<const float> in = In(item);
-      float *p = Room(dim * (Padded(Keys()) + dim + kWide)), *c = p + dim * Padded(Keys()), *q = c + dim * dim;
-      int status = Context(in, p, c);
+      Parts of;
+      int status = Prepare(item, 0, &of);
       for (int64_t begin = 0; begin < pixels; begin += kWide) {
         int n = static_cast<int>(std::min<int64_t>(kWide, pixels - begin));
-        SoftmaxDown(in.q + begin, pixels, dim, n, q);
-        status |= Multiply('T', 'N', dim, n, dim, c, dim, q, kWide, false, y + item * Matrix() + begin, pixels, nullptr);
+        status |= Queries(of, begin, n);
+        status |= Multiply('T', 'N', dim, n, dim, of.c, dim, of.q, kWide, false, y + item * Matrix() + begin, pixels, nullptr);
       }
       return status;
     });
   }
 
   int Backward() const {
-    return Gradients([=](const Head<const float> &in, const float *dy, const Head<float> &out) {
-      int64_t width = Padded(Keys());
-      float *p = Room(dim * (width + 2 * dim + kWide + 1)), *c = p + dim * width, *dc = c + dim * dim;
-      float *q = dc + dim * dim, *along = q + dim * kWide;
-      int status = Context(in, p, c);
+    return Gradients([=](int64_t item, const float *dy, const Head<float> &out) {
+      Parts of;
+      int status = Prepare(item, dim * (dim + 1), &of);
+      float *dc = of.more, *along = dc + dim * dim;
       for (int64_t begin = 0; begin < pixels; begin += kWide) {
         int n = static_cast<int>(std::min<int64_t>(kWide, pixels - begin));
-        SoftmaxDown(in.q + begin, pixels, dim, n, q);
-        status |= Multiply('N', 'T', dim, dim, n, q, kWide, dy + begin, pixels, begin > 0, dc, dim, nullptr);
-        status |= Multiply('N', 'N', dim, n, dim, c, dim, dy + begin, pixels, false, out.q + begin, pixels, nullptr);
-        SoftmaxDownBackward(q, pixels, dim, n, out.q + begin);
+        status |= Queries(of, begin, n);
+        status |= Multiply('N', 'T', dim, dim, n, of.q, kWide, dy + begin, pixels, begin > 0, dc, dim, nullptr);
+        status |= Multiply('N', 'N', dim, n, dim, of.c, dim, dy + begin, pixels, false, out.q + begin, pixels, nullptr);
+        SoftmaxDownBackward(of.q, pixels, dim, n, out.q + begin);
       }
-      for (int64_t r = 0; r < dim; ++r) along[r] = Dot(dc + r * dim, c + r * dim, dim);  // what P and its gradient have in common
+      for (int64_t r = 0; r < dim; ++r) along[r] = Dot(dc + r * dim, of.c + r * dim, dim);  // the sum over P times its gradient
       for (int64_t i = 0; i < dim * dim; ++i) dc[i] *= Scale();
-      status |= Multiply('T', 'N', dim, pixels, dim, dc, dim, p, width, false, out.v, pixels, nullptr);
-      status |= Multiply('N', 'N', dim, pixels, dim, dc, dim, in.v, pixels, false, out.k, pixels, nullptr);
-      ScaleRows(p, width, along, dim, pixels, out.k);
-      if (memories) {
-        status |= Multiply('T', 'N', dim, memories, dim, dc, dim, p + pixels, width, false, out.memory_v, memories, nullptr);
-        status |= Multiply('N', 'N', dim, memories, dim, dc, dim, in.memory_v, memories, false, out.memory_k, memories, nullptr);
-        ScaleRows(p + pixels, width, along, dim, memories, out.memory_k);
-      }
+      status |= KeysAndValues(dc, of.p, of.width, of.v, along, pixels, out.k, out.v);
+      if (memories) status |= KeysAndValues(dc, of.p + pixels, of.width, of.memory_v, along, memories, out.memory_k, out.memory_v);
       return status;
     });
   }
+
+  // Gradients of `n` keys and values, from that of C.
+  int KeysAndValues(const float *dc, const float *p, int64_t width, const float *v, const float *along, int64_t n, float *dk,
+                    float *dv) const {
+    int status = Multiply('T', 'N', dim, n, dim, dc, dim, p, width, false, dv, n, nullptr);
+    status |= Multiply('N', 'N', dim, n, dim, dc, dim, v, n, false, dk, n, nullptr);
+    ScaleRows(p, width, along, dim, n, dk);
+    return status;
+  }
+
+  int64_t channels;
+  const float *x, *weight;
 };
 
-// Softmax attention: S = softmax(scale Q^T [K, memory]) along keys, and the result [V, memory] S^T, for some queries after others.
-// Memory is (memories, dim).
+// Softmax attention of qkv (images, 3, heads, dim, pixels): S = softmax(scale Q^T [K, memory]) along keys, and the result
+// [V, memory] S^T, for some queries after others. Memory is (memories, dim).
 struct Softmax : Task {
-  using Task::Task;
+  Softmax(bool remembers, void **params, int64_t **shapes)
+      : Task(shapes[0][1], 1, remembers, params, shapes), qkv(Floats(params[0])) {}
+
+  Head<const float> In(int64_t item) const { return Of(item, qkv, memory); }
 
   // products (n, Keys()) with rows Padded(Keys()) apart: of n columns of `a` from `begin` with columns of `b` and rows of `learned`.
   int Products(const float *a, int64_t begin, int64_t n, const float *b, const float *learned, float *products) const {
@@ -281,7 +309,8 @@ struct Softmax : Task {
   }
 
   int Backward() const {
-    return Gradients([=](const Head<const float> &in, const float *dy, const Head<float> &out) {
+    return Gradients([=](int64_t item, const float *dy, const Head<float> &out) {
+      Head<const float> in = In(item);
       float *s = Room(2 * kQueries * Padded(Keys())), *ds = s + kQueries * Padded(Keys());
       int status = 0;
       for (int64_t begin = 0; begin < pixels; begin += kQueries) {
@@ -297,20 +326,23 @@ struct Softmax : Task {
       return status;
     });
   }
+
+  const float *qkv;
 };
 
 }  // namespace
 
 extern "C" {
 
-// (qkv (B, 3 heads dim, H, W), memory (2, heads, dim, M) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
+// (x (B, C, H, W), weight (3 heads dim, C, 1, 1), memory (2, heads, dim, M) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
 int linear_attention_forward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Linear(given == 4, params, shapes).Forward();
+  return Linear(given == 5, params, shapes).Forward();
 }
 
-// (qkv, memory or nothing, {heads, scale}, dy) -> dqkv, dmemory if there is memory
+// (x, weight, memory or nothing, {heads, scale}, dy) -> gradients of the projections (B, 3 heads dim, H, W), and of the memory if
+// there is any
 int linear_attention_backward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Linear(given == 6, params, shapes).Backward();
+  return Linear(given == 7, params, shapes).Backward();
 }
 
 // (qkv (B, 3 heads dim, H, W), memory (2, heads, M, dim) or nothing, {heads, scale}) -> y (B, heads dim, H, W)

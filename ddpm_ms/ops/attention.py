@@ -26,30 +26,24 @@ class _HeadsAttention(nn.Cell):
 
     Inputs:
         x (B, C, H, W); weight (3 * heads * dim_head, C, 1, 1), whose rows are all queries, all keys, all values, and within each
-        of them head after head; bias, as many numbers, or None; memory, learned keys and values that every image attends to,
-        or None.
+        of them head after head; memory, learned keys and values that every image attends to, or None; bias, as many numbers as
+        weight has rows, or None.
 
     Outputs:
         (B, heads * dim_head, H, W), in the type of x.
     """
 
-    native_name = ""
-
     def __init__(self, heads: int, dim_head: int) -> None:
         super().__init__()
         self.heads, self.dim_head, self.scale = heads, dim_head, dim_head**-0.5
-        library = runtime.native_library()
-        # Both are there or neither is.
-        self.native: Any = _NativePlain(library, self.native_name, heads, self.scale) if library else None
-        self.native_with_memory: Any = _NativeWithMemory(library, self.native_name, heads, self.scale) if library else None
         self.project = Convolution(heads * dim_head, 1)
+        self.native: Any = None
+        self.native_with_memory: Any = None
         self.split, self.reshape, self.concat = ops.Split(0, 3), ops.Reshape(), ops.Concat(2)
         self.cast, self.tile = ops.Cast(), ops.Tile()
 
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            qkv = self.project(x, weight, bias)
-            return self.native(qkv) if memory is None else self.native_with_memory(qkv, memory)
+    def plain(self, x: Tensor, weight: Tensor, memory: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        """By operators that every device has."""
         batch, _, height, width = x.shape
         q, k, v = self.project_heads(x, weight, bias)
         if memory is not None:
@@ -80,13 +74,20 @@ class ScaledDotProductAttention(_HeadsAttention):
     """v softmax(q^T k / sqrt(dim_head))^T for every head (arXiv:1706.03762, equation 1), statistics in float32. Memory is
     (2, heads, M, dim_head)."""
 
-    native_name = "attention"
-
     def __init__(self, heads: int, dim_head: int) -> None:
         super().__init__(heads, dim_head)
+        if library := runtime.native_library():
+            self.native = _NativeSoftmax(library, heads, self.scale)
+            self.native_with_memory = _NativeSoftmaxWithMemory(library, heads, self.scale)
         self.on_ascend = runtime.device_target() == "Ascend"
         self.scores, self.mix = ops.BatchMatMul(transpose_a=True), ops.BatchMatMul(transpose_b=True)
         self.softmax, self.transpose = nn.Softmax(-1), ops.Transpose()
+
+    def construct(self, x: Tensor, weight: Tensor, memory: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        if self.native is None or x.dtype != ms.float32:
+            return self.plain(x, weight, memory, bias)
+        qkv = self.project(x, weight, bias)
+        return self.native(qkv) if memory is None else self.native_with_memory(qkv, memory)
 
     def append(self, x: Tensor, memory: Tensor, batch: int) -> Tensor:
         return super().append(x, self.transpose(memory, (0, 2, 1)), batch)
@@ -111,14 +112,20 @@ class ScaledDotProductAttention(_HeadsAttention):
 class EfficientAttention(_HeadsAttention):
     """(softmax(k) v^T / sqrt(dim_head))^T softmax(q) for every head, with softmax of keys along the pixels and of queries along
     the features: its cost is linear in the number of pixels (arXiv:1812.01243, section 3.2). Memory is (2, heads, dim_head, M);
-    without it values are divided by the number of pixels."""
-
-    native_name = "linear_attention"
+    without it values are divided by the number of pixels. There is no bias."""
 
     def __init__(self, heads: int, dim_head: int) -> None:
         super().__init__(heads, dim_head)
+        if library := runtime.native_library():
+            self.native = _NativeLinear(library, heads, self.scale, self.project.native)
+            self.native_with_memory = _NativeLinearWithMemory(library, heads, self.scale, self.project.native)
         self.softmax, self.softmax_features = nn.Softmax(-1), nn.Softmax(-2)
         self.outer, self.gather = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul(transpose_a=True)
+
+    def construct(self, x: Tensor, weight: Tensor, memory: Tensor | None = None) -> Tensor:
+        if self.native is None or x.dtype != ms.float32:
+            return self.plain(x, weight, memory)
+        return self.native(x, weight) if memory is None else self.native_with_memory(x, weight, memory)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         pixels = q.shape[2]
@@ -130,23 +137,21 @@ class EfficientAttention(_HeadsAttention):
 
 
 class _Native(nn.Cell):
-    """What the native forms share, the operators of attention.cpp: queries, keys and values (B, 3 * heads * dim_head, H, W) ->
-    (B, heads * dim_head, H, W). ``gradients`` names, of the shapes or types of all inputs, those of the gradients."""
+    """What the native forms share: two operators of attention.cpp, of which the functions say what they make of the shapes, or
+    types, of their inputs: the result, and the gradients."""
 
-    def __init__(self, library: str, name: str, heads: int, scale: float, gradients: Callable) -> None:
+    def __init__(self, name: str, heads: int, scale: float, result: Callable, gradients: Callable) -> None:
         super().__init__()
         self.config = Tensor(np.array([heads, scale], np.float32))
-
-        def out_shape(qkv, *others):
-            return (qkv[0], qkv[1] // 3, *qkv[2:])
-
-        self.forward = ops.Custom(f"{library}:{name}_forward", out_shape, _first, func_type="aot")
-        self.backward = ops.Custom(f"{library}:{name}_backward", gradients, gradients, func_type="aot")
+        self.forward = ops.Custom(f"{name}_forward", result, _first, func_type="aot")
+        self.backward = ops.Custom(f"{name}_backward", gradients, gradients, func_type="aot")
 
 
-class _NativePlain(_Native):
-    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
-        super().__init__(library, name, heads, scale, _first)
+class _NativeSoftmax(_Native):
+    """Of the projections (B, 3 * heads * dim_head, H, W)."""
+
+    def __init__(self, library: str, heads: int, scale: float) -> None:
+        super().__init__(f"{library}:attention", heads, scale, _third, _first)
 
     def construct(self, qkv):
         return self.forward(qkv, self.config)
@@ -155,9 +160,9 @@ class _NativePlain(_Native):
         return (self.backward(qkv, self.config, dout),)
 
 
-class _NativeWithMemory(_Native):
-    def __init__(self, library: str, name: str, heads: int, scale: float) -> None:
-        super().__init__(library, name, heads, scale, _first_two)
+class _NativeSoftmaxWithMemory(_Native):
+    def __init__(self, library: str, heads: int, scale: float) -> None:
+        super().__init__(f"{library}:attention", heads, scale, _third, _first_and_memory)
 
     def construct(self, qkv, memory):
         return self.forward(qkv, memory, self.config)
@@ -166,15 +171,59 @@ class _NativeWithMemory(_Native):
         return self.backward(qkv, memory, self.config, dout)
 
 
-def flash_attention_takes(dtype: ms.Type, q_shape: tuple, k_shape: tuple, heads: int) -> bool:
-    """Whether these are types and shapes that MindSpore documents for ``ops.flash_attention_score``."""
-    return (dtype in (ms.float16, ms.bfloat16) and q_shape[1] % 16 == 0 and q_shape[1] <= 512 and heads <= 256
-            and q_shape[0] <= 2048 * heads and q_shape[2] <= 512 * 1024 and k_shape[2] <= 512 * 1024)
+class _NativeLinear(_Native):
+    """Of the images, whose projections it makes itself; for their gradients it takes the operators of the ``projection``."""
+
+    def __init__(self, library: str, heads: int, scale: float, projection: Any, gradients: Callable | None = None) -> None:
+        super().__init__(f"{library}:linear_attention", heads, scale, _third_of_weight, gradients or _projected)
+        self.data, self.weights, self.how = projection.backward_data, projection.backward_weights, projection.config
+
+    def construct(self, x, weight):
+        return self.forward(x, weight, self.config)
+
+    def bprop(self, x, weight, out, dout):
+        dqkv = self.backward(x, weight, self.config, dout)
+        return self.data(x, weight, self.how, dqkv), self.weights(x, weight, self.how, dqkv)
+
+
+class _NativeLinearWithMemory(_NativeLinear):
+    def __init__(self, library: str, heads: int, scale: float, projection: Any) -> None:
+        super().__init__(library, heads, scale, projection, _projected_and_memory)
+
+    def construct(self, x, weight, memory):  # type: ignore[override]
+        return self.forward(x, weight, memory, self.config)
+
+    def bprop(self, x, weight, memory, out, dout):  # type: ignore[override]
+        dqkv, dmemory = self.backward(x, weight, memory, self.config, dout)
+        return self.data(x, weight, self.how, dqkv), self.weights(x, weight, self.how, dqkv), dmemory
 
 
 def _first(x, *others):
     return x
 
 
-def _first_two(x, y, *others):
-    return x, y
+def _first_and_memory(x, memory, *others):
+    return x, memory
+
+
+def _third(qkv, *others):
+    return (qkv[0], qkv[1] // 3, *qkv[2:])
+
+
+def _third_of_weight(x, weight, *others):
+    return (x[0], weight[0] // 3, *x[2:])
+
+
+def _projected(x, weight, *others):
+    """The shape of the projections, or their type."""
+    return (x[0], weight[0], *x[2:]) if isinstance(x, (list, tuple)) else x
+
+
+def _projected_and_memory(x, weight, memory, *others):
+    return _projected(x, weight), memory
+
+
+def flash_attention_takes(dtype: ms.Type, q_shape: tuple, k_shape: tuple, heads: int) -> bool:
+    """Whether these are types and shapes that MindSpore documents for ``ops.flash_attention_score``."""
+    return (dtype in (ms.float16, ms.bfloat16) and q_shape[1] % 16 == 0 and q_shape[1] <= 512 and heads <= 256
+            and q_shape[0] <= 2048 * heads and q_shape[2] <= 512 * 1024 and k_shape[2] <= 512 * 1024)

@@ -104,16 +104,22 @@ void GroupNorm(int64_t n, int64_t c, int64_t h, int64_t w, float groups, float a
 
 void Attention(int64_t images, int64_t heads, int64_t dim, int64_t h, int64_t w, int64_t memories) {
   Array qkv({images, 3 * heads * dim, h, w}), y({images, heads * dim, h, w}), dqkv(qkv.shape);
+  Array memory({2, heads, memories, dim}), dmemory(memory.shape);
   const std::vector<float> config = {static_cast<float>(heads), 0.5f};
-  for (bool linear : {false, true}) {
-    Operator *forward = linear ? linear_attention_forward : attention_forward;
-    Operator *backward = linear ? linear_attention_backward : attention_backward;
-    Call(forward, {&qkv, &y}, config, 1);
-    Call(backward, {&qkv, &y, &dqkv}, config, 1);
-    Array memory({2, heads, linear ? dim : memories, linear ? memories : dim}), dmemory(memory.shape);
-    Call(forward, {&qkv, &memory, &y}, config, 2);
-    Call(backward, {&qkv, &memory, &y, &dqkv, &dmemory}, config, 2);
-  }
+  Call(attention_forward, {&qkv, &y}, config, 1);
+  Call(attention_backward, {&qkv, &y, &dqkv}, config, 1);
+  Call(attention_forward, {&qkv, &memory, &y}, config, 2);
+  Call(attention_backward, {&qkv, &memory, &y, &dqkv, &dmemory}, config, 2);
+}
+
+void LinearAttention(int64_t images, int64_t channels, int64_t heads, int64_t dim, int64_t h, int64_t w, int64_t memories) {
+  Array x({images, channels, h, w}), weight({3 * heads * dim, channels, 1, 1}), y({images, heads * dim, h, w});
+  Array memory({2, heads, dim, memories}), dqkv({images, 3 * heads * dim, h, w}), dmemory(memory.shape);
+  const std::vector<float> config = {static_cast<float>(heads), 0.5f};
+  Call(linear_attention_forward, {&x, &weight, &y}, config, 2);
+  Call(linear_attention_backward, {&x, &weight, &y, &dqkv}, config, 2);
+  Call(linear_attention_forward, {&x, &weight, &memory, &y}, config, 3);
+  Call(linear_attention_backward, {&x, &weight, &memory, &y, &dqkv, &dmemory}, config, 3);
 }
 
 void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {
@@ -167,6 +173,8 @@ void Everything() {
     GroupNorm(2, 8, 1, 1, 2, 1);
     Attention(3, 2, 5, 3, 7, 4);
     Attention(1, 3, 8, 13, 25, 1);
+    LinearAttention(3, 7, 2, 5, 3, 7, 4);
+    LinearAttention(1, 4, 3, 8, 13, 25, 1);
     Upsample(3, 5, 7, 3);
     Adam({{}, {1}, {7}, {5, 3, 2}, {64, 33, 3, 3}, {129}, {1, 70001}});
     Adam({{3}});

@@ -53,7 +53,7 @@ def test_attention_is_its_formula(kind, dtype, tolerance, remembers):
     random, full = np.random.default_rng(0), kind is ScaledDotProductAttention
     x, weight, bias = (random.standard_normal(s) for s in ((3, 6, 2, 5), (3 * HEADS * WIDTH, 6, 1, 1), 3 * HEADS * WIDTH))
     weight = weight / 3
-    qkv = np.einsum("bchw,dc->bdhw", x, weight[..., 0, 0]) + bias[:, None, None]
+    qkv = np.einsum("bchw,dc->bdhw", x, weight[..., 0, 0]) + (bias[:, None, None] if full else 0)
     q, k, v = (part.reshape(3, HEADS, WIDTH, 10) for part in np.split(qkv, 3, 1))
     learned = random.standard_normal((2, HEADS, 4, WIDTH))  # keys and values, each WIDTH numbers long
     memory = Tensor(learned if full else learned.transpose(0, 1, 3, 2), ms.float32) if remembers else None
@@ -64,7 +64,7 @@ def test_attention_is_its_formula(kind, dtype, tolerance, remembers):
     else:
         context = np.einsum("bhdm,bhem->bhde", softmax(k, -1), v if remembers else v / 10) * SCALE
         wanted = np.einsum("bhde,bhdn->bhen", context, softmax(q, -2))
-    out = kind(HEADS, WIDTH)(Tensor(x, dtype), Tensor(weight, dtype), Tensor(bias, dtype), memory)
+    out = kind(HEADS, WIDTH)(Tensor(x, dtype), Tensor(weight, dtype), memory, *([Tensor(bias, dtype)] if full else []))
     assert out.dtype == dtype and out.shape == (3, HEADS * WIDTH, 2, 5)
     np.testing.assert_allclose(out.asnumpy().reshape(wanted.shape), wanted, atol=tolerance * max(1, np.abs(wanted).max()))
 
