@@ -23,8 +23,8 @@ constexpr int kWide = 256;  // pixels whose queries linear attention looks at to
 constexpr int64_t kQueries = 64;  // the same for softmax attention
 constexpr int64_t kLanes = 16;
 
-// e^x for x <= 0, at least 1e-28: beside a sum of 1 or more that is nothing, but numbers that have lost digits, as e^-87 over such a
-// sum has, are a hundred times as slow.
+// e^x for x <= 0, at least 1e-28: beside a sum of 1 or more that is nothing, but to divide e^-87 by such a sum makes a number too
+// small to have all its digits, which takes processors a hundred times as long.
 INLINE float Weight(float x) { return Exp(Max(-64.0f, x)); }
 
 int64_t Padded(int64_t columns) { return (columns + kLanes - 1) / kLanes * kLanes; }
@@ -127,6 +127,7 @@ struct Task {
     Number *q = all + image * 3 * gap + head * Matrix(), *memory_k = learned + head * Learned();
     return {q, q + gap, q + 2 * gap, memory_k, memory_k + heads * Learned()};
   }
+
   // Run `body(item)`, which returns oneDNN's status, for all heads of all images, in `parts` parts each.
   template <typename Body>
   int Run(int64_t parts, Body body) const {
@@ -271,11 +272,13 @@ struct Softmax : Task {
 
   Head<const float> In(int64_t item) const { return Of(item, qkv, memory); }
 
-  // products (n, Keys()) with rows Padded(Keys()) apart: of n columns of `a` from `begin` with columns of `b` and rows of `learned`.
+  // products (n, Keys()), with rows Padded(Keys()) apart: of n columns of `a` from `begin` with columns of `b` and rows of
+  // `learned`.
   int Products(const float *a, int64_t begin, int64_t n, const float *b, const float *learned, float *products) const {
     int64_t width = Padded(Keys());
     int status = Multiply('T', 'N', n, pixels, dim, a + begin, pixels, b, pixels, false, products, width, nullptr);
-    if (memories) status |= Multiply('T', 'T', n, memories, dim, a + begin, pixels, learned, dim, false, products + pixels, width, nullptr);
+    if (memories)
+      status |= Multiply('T', 'T', n, memories, dim, a + begin, pixels, learned, dim, false, products + pixels, width, nullptr);
     return status;
   }
 
@@ -291,7 +294,8 @@ struct Softmax : Task {
   int Collect(const float *a, int64_t begin, int64_t n, const float *s, float *y, float *learned) const {
     int64_t width = Padded(Keys());
     int status = Multiply('N', 'N', dim, pixels, n, a + begin, pixels, s, width, begin > 0, y, pixels, nullptr);
-    if (memories) status |= Multiply('T', 'T', memories, dim, n, s + pixels, width, a + begin, pixels, begin > 0, learned, dim, nullptr);
+    if (memories)
+      status |= Multiply('T', 'T', memories, dim, n, s + pixels, width, a + begin, pixels, begin > 0, learned, dim, nullptr);
     return status;
   }
 

@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ddpm_ms import runtime
+from ddpm_ms.errors import InputError
 from ddpm_ms.ops.convolution import Convolution
 
 
@@ -211,6 +212,8 @@ def _third(qkv, *others):
 
 
 def _third_of_weight(x, weight, *others):
+    if x[1] != weight[1]:  # the library would read past the weights
+        raise InputError(f"attention is given {x[1]} channels, allowed: {weight[1]}")
     return (x[0], weight[0] // 3, *x[2:])
 
 

@@ -400,6 +400,14 @@ def test_a_convolution_refuses_channels_that_its_weights_do_not_have():
             convolution(Tensor(np.zeros((1, channels, 8, 8), np.float32)))
 
 
+@needs_native
+def test_attention_refuses_other_channels_than_its_weights_have():
+    x, weight, memory = map(Tensor, of_attention(EfficientAttention, 2, 6, (4, 4), 2, 8, 4))
+    for given in ((weight,), (weight, memory)):
+        with pytest.raises(InputError, match="attention is given 5 channels, allowed: 6"):
+            EfficientAttention(2, 8)(x[:, :5], *given)
+
+
 def test_without_a_compiler_or_library_the_reason_is_named(tmp_path, monkeypatch):
     with pytest.raises(build.BuildError, match="does not ship oneDNN 3"):
         build.build(None, tmp_path)
