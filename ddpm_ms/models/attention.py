@@ -24,7 +24,7 @@ class _HeadsCell(nn.Cell):
 
 
 class LinearAttention(_HeadsCell):
-    """Attention whose cost is linear in the number of pixels (arXiv:1812.01243). (B, dim, H, W) -> the same."""
+    """x + attention whose cost is linear in the number of pixels (arXiv:1812.01243). (B, dim, H, W) -> the same."""
 
     def __init__(self, dim: int, heads: int = 4, dim_head: int = 32, kind: str = "rms", num_mem_kv: int = 4) -> None:
         super().__init__(dim, heads, dim_head, kind, (2, heads, dim_head, num_mem_kv))
@@ -32,15 +32,15 @@ class LinearAttention(_HeadsCell):
         self.out_norm = RMSNorm(dim) if kind == "rms" else ChannelLayerNorm(dim)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.out_norm(self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv)))
+        return self.out_norm(self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv)), plus=x)
 
 
 class Attention(_HeadsCell):
-    """Softmax attention of every pixel to every pixel (arXiv:1706.03762). (B, dim, H, W) -> the same."""
+    """x + softmax attention of every pixel to every pixel (arXiv:1706.03762). (B, dim, H, W) -> the same."""
 
     def __init__(self, dim: int, heads: int = 4, dim_head: int = 32, kind: str = "rms", num_mem_kv: int = 4) -> None:
         super().__init__(dim, heads, dim_head, kind, (2, heads, num_mem_kv, dim_head))
         self.attend = ScaledDotProductAttention(heads, dim_head)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv))
+        return self.to_out(self.attend(self.norm(x), self.to_qkv.weight, self.mem_kv), x)

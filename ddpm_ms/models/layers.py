@@ -32,7 +32,8 @@ def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, bias: bool = T
 class RMSNorm(nn.Cell):
     """x / |x|_2 over the channels, times sqrt(dim) and a learned gain g (1, dim, 1, 1); then optionally scale and shift.
 
-    Inputs: x (B, dim, H, W); scale beside shift (B, 2 dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows.
+    Inputs: x (B, dim, H, W); scale beside shift (B, 2 dim), applied as x * (scale + 1) + shift. With ``act`` SiLU follows;
+    then plus, of the shape of x, is added.
     """
 
     in_float32 = True
@@ -42,14 +43,16 @@ class RMSNorm(nn.Cell):
         self.g = Parameter(Tensor(np.ones((1, dim, 1, 1)), ms.float32), name="g")
         self.unit, self.cast = UnitChannels(dim, act), ops.Cast()
 
-    def construct(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
         if scale_shift is not None:
             scale_shift = self.cast(scale_shift, ms.float32)
-        return self.cast(self.unit(self.cast(x, ms.float32), self.g, scale_shift), x.dtype)
+        if plus is not None:
+            plus = self.cast(plus, ms.float32)
+        return self.cast(self.unit(self.cast(x, ms.float32), self.g, scale_shift, plus), x.dtype)
 
 
 class ChannelLayerNorm(nn.Cell):
-    """(x - mean) / std over the channels with a learned gain g (1, dim, 1, 1). Input (B, dim, H, W)."""
+    """(x - mean) / std over the channels with a learned gain g (1, dim, 1, 1), and plus, of the shape of x (B, dim, H, W)."""
 
     in_float32 = True
 
@@ -60,9 +63,10 @@ class ChannelLayerNorm(nn.Cell):
         self.mean = ops.ReduceMean(keep_dims=True)
         self.rsqrt, self.square = inverse_root(), ops.Square()
 
-    def construct(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         centred = x - self.mean(x, 1)
-        return centred * self.rsqrt(self.mean(self.square(centred), 1) + self.eps) * self.g
+        y = centred * self.rsqrt(self.mean(self.square(centred), 1) + self.eps) * self.g
+        return y if plus is None else y + plus
 
 
 class GroupNorm(nn.Cell):
@@ -76,10 +80,11 @@ class GroupNorm(nn.Cell):
         self.norm = nn.GroupNorm(groups or math.gcd(8, dim), dim, eps)  # only its parameters are used
         self.unit, self.cast = UnitGroups(self.norm.num_groups, eps, act), ops.Cast()
 
-    def construct(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
         if scale_shift is not None:
             scale_shift = self.cast(scale_shift, ms.float32)
-        return self.cast(self.unit(self.cast(x, ms.float32), self.norm.gamma, self.norm.beta, scale_shift), x.dtype)
+        y = self.cast(self.unit(self.cast(x, ms.float32), self.norm.gamma, self.norm.beta, scale_shift), x.dtype)
+        return y if plus is None else y + plus
 
 
 class WeightStandardizedConv(nn.Cell):
@@ -137,9 +142,9 @@ class Dropout(nn.Cell):
 
 
 class Block(nn.Cell):
-    """Convolution, norm, optional scale beside shift (B, 2 dim_out), SiLU, optional dropout.
+    """Convolution, norm, optional scale beside shift (B, 2 dim_out), SiLU, optional sum with plus, optional dropout.
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, H, W).
+    Shapes: x (B, dim, H, W) -> (B, dim_out, H, W), which plus has too.
     """
 
     def __init__(self, dim: int, dim_out: int, kind: str, dropout: float = 0.0, layer: int = 0) -> None:
@@ -149,8 +154,9 @@ class Block(nn.Cell):
         self.back = nn.Identity()  # to the network's own precision: norms compute, and answer, in float32
         self.dropout = Dropout(dropout, dim_out, layer) if dropout > 0 else None
 
-    def construct(self, x: Tensor, scale_shift: Tensor | None = None, dropout_key: Tensor | None = None) -> Tensor:
-        x = self.back(self.norm(self.proj(x), scale_shift))
+    def construct(self, x: Tensor, scale_shift: Tensor | None = None, dropout_key: Tensor | None = None,
+                  plus: Tensor | None = None) -> Tensor:
+        x = self.back(self.norm(self.proj(x), scale_shift, plus))
         if self.dropout is not None and self.training and dropout_key is not None:
             x = self.dropout(x, dropout_key)
         return x
@@ -170,8 +176,8 @@ class ResnetBlock(nn.Cell):
         self.res_conv = conv(dim, dim_out, 1) if dim != dim_out else None
 
     def construct(self, x: Tensor, time_emb: Tensor, dropout_key: Tensor | None = None) -> Tensor:
-        h = self.block2(self.block1(x, self.time_proj(self.time_act(time_emb)), dropout_key))
-        return h + x if self.res_conv is None else self.res_conv(x, h)
+        h = self.block1(x, self.time_proj(self.time_act(time_emb)), dropout_key)
+        return self.block2(h, plus=x) if self.res_conv is None else self.res_conv(x, self.block2(h))
 
 
 class Downsample(nn.Cell):

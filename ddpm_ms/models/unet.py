@@ -156,19 +156,19 @@ class Unet(nn.Cell):
             x = stage.block1(x, t, dropout_key)
             skips = skips + (x,)
             x = stage.block2(x, t, dropout_key)
-            x = stage.attn(x) + x
+            x = stage.attn(x)
             skips = skips + (x,)
             x = stage.resize(x)
 
         x = self.mid_block1(x, t, dropout_key)
-        x = self.mid_attn(x) + x
+        x = self.mid_attn(x)
         x = self.mid_block2(x, t, dropout_key)
 
         for stage in self.ups:
             x = stage.block1(self.concat((x, skips[-1])), t, dropout_key)
             x = stage.block2(self.concat((x, skips[-2])), t, dropout_key)
             skips = skips[:-2]
-            x = stage.attn(x) + x
+            x = stage.attn(x)
             x = stage.resize(x)
 
         x = self.final_res_block(self.concat((x, skips[0])), t, dropout_key)

@@ -15,9 +15,10 @@ using ddpm_ms::Sum;
 
 constexpr int kBlock = 64;  // pixels whose channels are looked at together: small enough for the first-level cache
 
-// One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked. x and y (channels, pixels).
-MULTI void NormForward(const float *x, const float *gain, const float *shift, bool act, int64_t channels, int64_t pixels,
-                       float *y) {
+// One image: x / |x|_2 over the channels, times gain, plus shift, and SiLU if asked; then `plus`, if there is any. x, plus and y
+// (channels, pixels).
+MULTI void NormForward(const float *x, const float *gain, const float *shift, bool act, const float *plus, int64_t channels,
+                       int64_t pixels, float *y) {
   for (int64_t begin = 0; begin < pixels; begin += kBlock) {
     int n = static_cast<int>(std::min<int64_t>(kBlock, pixels - begin));
     float inverse[kBlock] = {};
@@ -37,6 +38,10 @@ MULTI void NormForward(const float *x, const float *gain, const float *shift, bo
         }
       } else {
         for (int p = 0; p < n; ++p) out[p] = row[p] * inverse[p] * g + s;
+      }
+      if (plus) {
+        const float *more = plus + c * pixels + begin;
+        for (int p = 0; p < n; ++p) out[p] += more[p];
       }
     }
   }
@@ -81,13 +86,14 @@ MULTI void NormBackward(const float *x, const float *gain, const float *shift, b
   }
 }
 
-// The inputs of a norm over channels: x, gains of all images, then scale beside shift of each if there are any, then {act}.
+// The inputs of a norm over channels: x, gains of all images, then scale beside shift of each or what is added, if there are any,
+// then {act}.
 struct Norm {
-  Norm(void **params, int64_t **shapes, bool scaled)
+  Norm(void **params, int64_t **shapes, bool scaled, bool added = false)
       : images(shapes[0][0]), channels(shapes[0][1]), pixels(shapes[0][2] * shapes[0][3]), size(channels * pixels),
         root(std::sqrt(static_cast<float>(channels))), x(Floats(params[0])), gain(Floats(params[1])),
-        scale(scaled ? Floats(params[2]) : nullptr), act(*static_cast<int32_t *>(params[scaled ? 3 : 2]) != 0),
-        rest(params + (scaled ? 4 : 3)) {}
+        scale(scaled ? Floats(params[2]) : nullptr), plus(added ? Floats(params[2]) : nullptr),
+        act(*static_cast<int32_t *>(params[scaled || added ? 3 : 2]) != 0), rest(params + (scaled || added ? 4 : 3)) {}
 
   // What the channels of an image are multiplied by, then what is added to them. It is valid until this thread asks again.
   const float *Lines(int64_t image) const {
@@ -105,7 +111,7 @@ struct Norm {
     float *y = Floats(rest[0]);
     return Each(images, [=](int64_t b) {
       const float *lines = Lines(b);
-      NormForward(x + b * size, lines, lines + channels, act, channels, pixels, y + b * size);
+      NormForward(x + b * size, lines, lines + channels, act, plus ? plus + b * size : nullptr, channels, pixels, y + b * size);
     });
   }
 
@@ -134,7 +140,7 @@ struct Norm {
 
   int64_t images, channels, pixels, size;
   float root;
-  const float *x, *gain, *scale;
+  const float *x, *gain, *scale, *plus;
   bool act;
   void **rest;
 };
@@ -203,6 +209,11 @@ void set_number_of_threads(int threads) { ddpm_ms::NumberOfThreads() = threads; 
 // (x (B, C, H, W), gain (C), {act}) -> y
 int norm_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
   return Norm(params, shapes, false).Forward();
+}
+
+// (x, gain, plus (B, C, H, W), {act}) -> y
+int norm_plus_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Norm(params, shapes, false, true).Forward();
 }
 
 // (x, gain, scale beside shift (B, 2 C), {act}) -> y

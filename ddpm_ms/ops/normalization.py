@@ -12,9 +12,10 @@ from ddpm_ms import runtime
 
 
 class UnitChannels(nn.Cell):
-    """x / |x|_2 over the channels, times sqrt(C) gain (1 + scale), plus shift; then SiLU with ``act``.
+    """x / |x|_2 over the channels, times sqrt(C) gain (1 + scale), plus shift; then SiLU with ``act``, and what is added.
 
-    Inputs: x (B, C, H, W), gain with C numbers in any shape, scale beside shift (B, 2 C) or None; float32.
+    Inputs: x (B, C, H, W), gain with C numbers in any shape, scale beside shift (B, 2 C) or None, plus (B, C, H, W) or None;
+    float32.
     """
 
     in_float32 = True
@@ -22,15 +23,21 @@ class UnitChannels(nn.Cell):
     def __init__(self, dim: int, act: bool = False) -> None:
         super().__init__()
         library = runtime.native_library()
-        # Both are there or neither is.
+        # All are there or none is.
         self.native: Any = _NativeChannels(library, act) if library else None
+        self.native_plus: Any = _NativePlusChannels(library, act) if library else None
         self.native_scaled: Any = _NativeScaledChannels(library, act) if library else None
         self.compute, self.act, self.root = _Formulated(dim), nn.SiLU() if act else nn.Identity(), dim**0.5
         self.reshape, self.tile, self.zeros_like, self.split = ops.Reshape(), ops.Tile(), ops.ZerosLike(), ops.Split(1, 2)
 
-    def construct(self, x: Tensor, gain: Tensor, scale_shift: Tensor | None = None) -> Tensor:
-        if self.native is not None:
-            return self.native(x, gain) if scale_shift is None else self.native_scaled(x, gain, scale_shift)
+    def construct(self, x: Tensor, gain: Tensor, scale_shift: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
+        if self.native is not None and scale_shift is None:
+            return self.native(x, gain) if plus is None else self.native_plus(x, gain, plus)
+        y = self.plain(x, gain, scale_shift) if self.native is None else self.native_scaled(x, gain, scale_shift)
+        return y if plus is None else y + plus
+
+    def plain(self, x: Tensor, gain: Tensor, scale_shift: Tensor | None) -> Tensor:
+        """By operators that every device has."""
         gain = self.tile(self.reshape(gain * self.root, (1, -1)), (x.shape[0], 1))
         if scale_shift is None:
             shift = self.zeros_like(gain)
@@ -94,6 +101,21 @@ class _NativeChannels(_NativeNorm):
 
     def bprop(self, x, gain, out, dout):
         return self.backward(x, gain, self.config, dout)
+
+
+class _NativePlusChannels(_NativeNorm):
+    """The operators of kernels.cpp; what is added has the gradient of the result."""
+
+    def __init__(self, library: str, act: bool) -> None:
+        super().__init__(library, "norm", np.array([act], np.int32), _first_two)
+        self.forward = ops.Custom(f"{library}:norm_plus_forward", _first, _first, func_type="aot")
+
+    def construct(self, x, gain, plus):
+        return self.forward(x, gain, plus, self.config)
+
+    def bprop(self, x, gain, plus, out, dout):
+        dx, dgain = self.backward(x, gain, self.config, dout)
+        return dx, dgain, dout
 
 
 class _NativeScaledChannels(_NativeNorm):

@@ -14,7 +14,7 @@ void set_number_of_threads(int);
 Operator conv2d_forward, conv2d_bias_forward, conv2d_plus_forward, conv2d_backward_data, conv2d_backward_weights;
 Operator conv2d_bias_backward_weights;
 Operator conv2d_relu_forward, pool;
-Operator norm_forward, norm_scaled_forward, norm_backward, norm_scaled_backward;
+Operator norm_forward, norm_plus_forward, norm_scaled_forward, norm_backward, norm_scaled_backward;
 Operator linear_attention_forward, linear_attention_backward, attention_forward, attention_backward;
 Operator upsample_forward, upsample_backward;
 Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
@@ -87,6 +87,7 @@ void Norm(int64_t n, int64_t c, int64_t h, int64_t w, int32_t act) {
   Array x({n, c, h, w}), gain({c}), scale_shift({n, 2 * c}), y(x.shape), dx(x.shape), dgain({c}), dscale_shift({n, 2 * c});
   const std::vector<int32_t> config = {act};
   Call(norm_forward, {&x, &gain, &y}, config, 2);
+  Call(norm_plus_forward, {&x, &gain, &dx, &y}, config, 3);
   Call(norm_scaled_forward, {&x, &gain, &scale_shift, &y}, config, 3);
   Call(norm_backward, {&x, &gain, &y, &dx, &dgain}, config, 2);
   Call(norm_scaled_backward, {&x, &gain, &scale_shift, &y, &dx, &dgain, &dscale_shift}, config, 3);

@@ -146,12 +146,26 @@ def assert_alike(native, stock, arrays):
 @needs_native
 @pytest.mark.parametrize("act", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("shape", [(4, 8, 8, 8), (1, 3, 5, 7), (2, 33, 9, 13), (3, 1, 1, 1), (2, 130, 16, 16)])
-def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, scaled, act, monkeypatch):
+def test_native_norm_and_its_gradients_equal_the_stock_ones(shape, added, scaled, act, monkeypatch):
     random = np.random.default_rng(0)
-    shapes = (shape, shape[1:2], *(((shape[0], 2 * shape[1]),) if scaled else ()))
-    native, stock = both(lambda: UnitChannels(shape[1], act), monkeypatch)
-    assert_alike(native, stock, [random.standard_normal(s).astype(np.float32) for s in shapes])
+    x, gain, scale_shift, plus = (random.standard_normal(s).astype(np.float32)
+                                  for s in (shape, shape[1:2], (shape[0], 2 * shape[1]), shape))
+    cells = both(lambda: UnitChannels(shape[1], act), monkeypatch)
+    native, stock = (Given(cell, scaled, added) for cell in cells)
+    assert_alike(native, stock, [x, gain, *([scale_shift] if scaled else []), *([plus] if added else [])])
+
+
+class Given(nn.Cell):
+    """A norm with those of its inputs that are given."""
+
+    def __init__(self, norm, scaled, added):
+        super().__init__()
+        self.norm, self.scaled, self.added = norm, scaled, added
+
+    def construct(self, x, gain, *others):
+        return self.norm(x, gain, others[0] if self.scaled else None, others[-1] if self.added else None)
 
 
 def of_group_norm(shape, scaled, mean=2.0):
