@@ -47,13 +47,23 @@ def noise_from_velocity(x: Any, v: Any, alpha: Any, sigma: Any) -> Any:
     return sigma * x + alpha * v
 
 
-def noise_and_start(objective: str, output: Any, x: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
-    """(noise, x0) from the ``output`` of a network that predicts what ``objective`` names."""
+def noise_of(objective: str, output: Any, x: Any, alpha: Any, sigma: Any) -> Any:
+    """The noise, from the ``output`` of a network that predicts what ``objective`` names."""
     if objective == "pred_noise":
-        return output, start_from_noise(x, output, alpha, sigma)
+        return output
+    return (noise_from_start if objective == "pred_x0" else noise_from_velocity)(x, output, alpha, sigma)
+
+
+def start_of(objective: str, output: Any, x: Any, alpha: Any, sigma: Any) -> Any:
+    """x0, from the same."""
     if objective == "pred_x0":
-        return noise_from_start(x, output, alpha, sigma), output
-    return noise_from_velocity(x, output, alpha, sigma), start_from_velocity(x, output, alpha, sigma)
+        return output
+    return (start_from_noise if objective == "pred_noise" else start_from_velocity)(x, output, alpha, sigma)
+
+
+def noise_and_start(objective: str, output: Any, x: Any, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+    """(noise, x0), from the same."""
+    return noise_of(objective, output, x, alpha, sigma), start_of(objective, output, x, alpha, sigma)
 
 
 def target(objective: str, x_start: Any, noise: Any, alpha: Any, sigma: Any) -> Any:

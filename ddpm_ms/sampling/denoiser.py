@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from ddpm_ms.config import SamplingConfig
-from ddpm_ms.diffusion.objectives import Prediction, noise_and_start, noise_from_start
+from ddpm_ms.diffusion.objectives import Prediction, noise_from_start, noise_of, start_of
 from ddpm_ms.diffusion.schedules import NoiseSchedule
 from ddpm_ms.diffusion.variances import split_variance
 from ddpm_ms.sampling.guidance import GuidedNetwork, classifier_guided
@@ -56,13 +56,15 @@ class Denoiser:
         if output.shape[1] != x.shape[1]:
             output, fraction = split_variance(output)
         alpha, sigma = self.schedule.alpha_sigma(t)
-        noise, x_start = noise_and_start(self.objective, output, x, alpha, sigma)
+        x_start = start_of(self.objective, output, x, alpha, sigma)
+        follows = self.options.clip_x_start and self.options.rederive_pred_noise  # the noise, from what becomes of x0
+        noise = None if follows else noise_of(self.objective, output, x, alpha, sigma)
         if self.guidance_fn is not None and alpha > 0:
             noise, x_start = classifier_guided(noise, x_start, self.guidance_fn(x, t, self.labels), alpha, sigma)
         if self.options.clip_x_start:
             x_start = clipped(x_start, self.options.dynamic_threshold)
-            if self.options.rederive_pred_noise:
-                noise = noise_from_start(x, x_start, alpha, sigma)
+        if follows:
+            noise = noise_from_start(x, x_start, alpha, sigma)
         if self.self_condition:
             self.last_start = x_start
         return Prediction(noise, x_start, fraction)

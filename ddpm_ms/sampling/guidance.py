@@ -90,8 +90,9 @@ class GuidedNetwork:
 
 
 def classifier_guided(noise: Any, x_start: Any, gradient: Any, alpha: float, sigma: float) -> tuple[Any, Any]:
-    """(noise, x0) moved by the ``gradient`` of log p(class | x) (classifier guidance, arXiv:2105.05233, algorithm 2)."""
-    return noise - sigma * gradient, x_start + sigma**2 / alpha * gradient
+    """(noise, x0), or (None, x0), moved by the ``gradient`` of log p(class | x) (classifier guidance, arXiv:2105.05233,
+    algorithm 2)."""
+    return None if noise is None else noise - sigma * gradient, x_start + sigma**2 / alpha * gradient
 
 
 def time_of(t: int, count: int) -> Tensor:
