@@ -336,27 +336,48 @@ struct Softmax : Task {
 
 }  // namespace
 
+// MindSpore keeps what it knows of a custom operator under the function's name, so every signature has a name of its own.
+
 extern "C" {
 
-// (x (B, C, H, W), weight (3 heads dim, C, 1, 1), memory (2, heads, dim, M) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
-int linear_attention_forward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Linear(given == 5, params, shapes).Forward();
+// (x (B, C, H, W), weight (3 heads dim, C, 1, 1), {heads, scale}) -> y (B, heads dim, H, W)
+int linear_attention_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(false, params, shapes).Forward();
 }
 
-// (x, weight, memory or nothing, {heads, scale}, dy) -> gradients of the projections (B, 3 heads dim, H, W), and of the memory if
-// there is any
-int linear_attention_backward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Linear(given == 7, params, shapes).Backward();
+// (x, weight, {heads, scale}, dy) -> gradients of the projections (B, 3 heads dim, H, W)
+int linear_attention_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(false, params, shapes).Backward();
 }
 
-// (qkv (B, 3 heads dim, H, W), memory (2, heads, M, dim) or nothing, {heads, scale}) -> y (B, heads dim, H, W)
-int attention_forward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Softmax(given == 4, params, shapes).Forward();
+// (x, weight, memory (2, heads, dim, M), {heads, scale}) -> y
+int linear_attention_memory_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(true, params, shapes).Forward();
 }
 
-// (qkv, memory or nothing, {heads, scale}, dy) -> dqkv, dmemory if there is memory
-int attention_backward(int given, void **params, int *, int64_t **shapes, const char **, void *, void *) {
-  return Softmax(given == 6, params, shapes).Backward();
+// (x, weight, memory, {heads, scale}, dy) -> gradients of the projections, dmemory
+int linear_attention_memory_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Linear(true, params, shapes).Backward();
+}
+
+// (qkv (B, 3 heads dim, H, W), {heads, scale}) -> y (B, heads dim, H, W)
+int attention_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(false, params, shapes).Forward();
+}
+
+// (qkv, {heads, scale}, dy) -> dqkv
+int attention_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(false, params, shapes).Backward();
+}
+
+// (qkv, memory (2, heads, M, dim), {heads, scale}) -> y
+int attention_memory_forward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(true, params, shapes).Forward();
+}
+
+// (qkv, memory, {heads, scale}, dy) -> dqkv, dmemory
+int attention_memory_backward(int, void **params, int *, int64_t **shapes, const char **, void *, void *) {
+  return Softmax(true, params, shapes).Backward();
 }
 
 }  // extern "C"

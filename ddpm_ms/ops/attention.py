@@ -163,7 +163,7 @@ class _NativeSoftmax(_Native):
 
 class _NativeSoftmaxWithMemory(_Native):
     def __init__(self, library: str, heads: int, scale: float) -> None:
-        super().__init__(f"{library}:attention", heads, scale, _third, _first_and_memory)
+        super().__init__(f"{library}:attention_memory", heads, scale, _third, _first_and_memory)
 
     def construct(self, qkv, memory):
         return self.forward(qkv, memory, self.config)
@@ -175,8 +175,9 @@ class _NativeSoftmaxWithMemory(_Native):
 class _NativeLinear(_Native):
     """Of the images, whose projections it makes itself; for their gradients it takes the operators of the ``projection``."""
 
-    def __init__(self, library: str, heads: int, scale: float, projection: Any, gradients: Callable | None = None) -> None:
-        super().__init__(f"{library}:linear_attention", heads, scale, _third_of_weight, gradients or _projected)
+    def __init__(self, library: str, heads: int, scale: float, projection: Any, name: str = "linear_attention",
+                 gradients: Callable | None = None) -> None:
+        super().__init__(f"{library}:{name}", heads, scale, _third_of_weight, gradients or _projected)
         self.data, self.weights, self.how = projection.backward_data, projection.backward_weights, projection.config
 
     def construct(self, x, weight):
@@ -189,7 +190,7 @@ class _NativeLinear(_Native):
 
 class _NativeLinearWithMemory(_NativeLinear):
     def __init__(self, library: str, heads: int, scale: float, projection: Any) -> None:
-        super().__init__(library, heads, scale, projection, _projected_and_memory)
+        super().__init__(library, heads, scale, projection, "linear_attention_memory", _projected_and_memory)
 
     def construct(self, x, weight, memory):  # type: ignore[override]
         return self.forward(x, weight, memory, self.config)

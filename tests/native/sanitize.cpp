@@ -15,7 +15,8 @@ Operator conv2d_forward, conv2d_bias_forward, conv2d_plus_forward, conv2d_backwa
 Operator conv2d_bias_backward_weights;
 Operator conv2d_relu_forward, pool;
 Operator norm_forward, norm_plus_forward, norm_scaled_forward, norm_backward, norm_scaled_backward;
-Operator linear_attention_forward, linear_attention_backward, attention_forward, attention_backward;
+Operator attention_forward, attention_backward, attention_memory_forward, attention_memory_backward;
+Operator linear_attention_forward, linear_attention_backward, linear_attention_memory_forward, linear_attention_memory_backward;
 Operator upsample_forward, upsample_backward;
 Operator group_norm_forward, group_norm_backward, group_norm_scaled_forward, group_norm_scaled_backward;
 Operator square_sum, adam;
@@ -109,8 +110,8 @@ void Attention(int64_t images, int64_t heads, int64_t dim, int64_t h, int64_t w,
   const std::vector<float> config = {static_cast<float>(heads), 0.5f};
   Call(attention_forward, {&qkv, &y}, config, 1);
   Call(attention_backward, {&qkv, &y, &dqkv}, config, 1);
-  Call(attention_forward, {&qkv, &memory, &y}, config, 2);
-  Call(attention_backward, {&qkv, &memory, &y, &dqkv, &dmemory}, config, 2);
+  Call(attention_memory_forward, {&qkv, &memory, &y}, config, 2);
+  Call(attention_memory_backward, {&qkv, &memory, &y, &dqkv, &dmemory}, config, 2);
 }
 
 void LinearAttention(int64_t images, int64_t channels, int64_t heads, int64_t dim, int64_t h, int64_t w, int64_t memories) {
@@ -119,8 +120,8 @@ void LinearAttention(int64_t images, int64_t channels, int64_t heads, int64_t di
   const std::vector<float> config = {static_cast<float>(heads), 0.5f};
   Call(linear_attention_forward, {&x, &weight, &y}, config, 2);
   Call(linear_attention_backward, {&x, &weight, &y, &dqkv}, config, 2);
-  Call(linear_attention_forward, {&x, &weight, &memory, &y}, config, 3);
-  Call(linear_attention_backward, {&x, &weight, &memory, &y, &dqkv, &dmemory}, config, 3);
+  Call(linear_attention_memory_forward, {&x, &weight, &memory, &y}, config, 3);
+  Call(linear_attention_memory_backward, {&x, &weight, &memory, &y, &dqkv, &dmemory}, config, 3);
 }
 
 void Upsample(int64_t n, int64_t c, int64_t h, int64_t w) {

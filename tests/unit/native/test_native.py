@@ -257,6 +257,35 @@ def test_native_attention_and_its_gradients_equal_the_plain_ones(kind, size, hea
     assert_alike(native, plain, of_attention(kind, 3, 6, size, heads, width, memories))
 
 
+class WithAndWithout(nn.Cell):
+    """Attention with its memory, and without it, in one network."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def construct(self, x, weight, memory):
+        return self.attention(x, weight, memory) * 2 + self.attention(x, weight)
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_native_attention_with_and_without_memory_goes_into_one_graph(kind, monkeypatch):
+    arrays = of_attention(kind, 3, 6, (4, 5), 2, 8, 4)
+    native, plain = both(lambda: WithAndWithout(kind(2, 8)), monkeypatch)
+
+    def sums(cell):
+        def sum_of_squares(x, weight, memory):
+            return ms.ops.square(cell(x, weight, memory)).sum()
+
+        return ms.jit(ms.value_and_grad(sum_of_squares, (0, 1, 2)))(*map(Tensor, arrays))
+
+    (ours, our_gradients), (theirs, their_gradients) = sums(native), sums(plain)
+    assert ours.asnumpy() == pytest.approx(theirs.asnumpy(), rel=1e-4)
+    for one, other in zip(our_gradients, their_gradients):
+        np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-3, atol=1e-4 * np.abs(other.asnumpy()).max())
+
+
 @needs_native
 @pytest.mark.parametrize("kind", ATTENTIONS)
 def test_native_attention_bears_numbers_whose_exponentials_overflow_or_vanish(kind, monkeypatch):
